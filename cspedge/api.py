@@ -1,0 +1,342 @@
+"""The stages as typed functions over frozen values: the product. The command line calls the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cspedge.errors import InputError, UsageError
+from cspedge.types import Artifact, ArtifactResult, Audit, Evaluation, Evidence, ImageSet, Latency, Precision, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cspedge.backends.base import Session
+    from cspedge.config import Recipe
+    from cspedge.data.images import ImageList
+    from cspedge.models.reference import Reference
+    from cspedge.quantize.placement import QuantizedModel
+
+Progress = Callable[[int, int], None]
+BUILT_IN = "scikit-learn load_digits"
+DEFAULT_COUNT = 512
+
+
+def load_reference(model: str | None = None, *, weights: str | None = None) -> Reference:
+    """Loads a trained fp32 classifier: a timm name, `local-dir:PATH`, or None for the built-in digits model.
+
+    Nothing in the files is executed. Raises UsageError for an unknown name, InputError for weights that are missing,
+    damaged, of another architecture or not finite.
+    """
+    from cspedge.models.reference import load_reference as load
+
+    return load(model, weights=weights)
+
+
+def list_images(source: str | Path | None, split: str) -> ImageList:
+    """Lists a folder of images, or the built-in digits' `train` or `val` split for None. Raises InputError."""
+    from cspedge.data.digits import digits
+    from cspedge.data.images import scan
+
+    return digits(split) if source is None else scan(Path(source))
+
+
+def collect_calibration(
+    reference: Reference,
+    source: str | Path | None = None,
+    *,
+    count: int = DEFAULT_COUNT,
+    seed: int = 0,
+    stratified: bool = True,
+    max_unreadable: float = 0.01,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """Draws `count` different images (evenly over the class folders where `stratified`) and preprocesses them.
+
+    source: a folder, or None for the built-in digits' train split. Returns uint8 [n, 3, H, W]; the same seed draws the
+    same images on every machine. Raises InputError for a bad folder, fewer images than `count`, or more than
+    `max_unreadable` (a share) unreadable ones.
+    """
+    from cspedge.data.images import load
+    from cspedge.data.sampling import sample
+
+    images = list_images(source, "train")
+    chosen = sample(images, count, seed=seed, stratified=stratified)
+    return load(images, chosen, reference.info.preprocess, max_unreadable=max_unreadable, progress=progress)
+
+
+def collect_validation(
+    reference: Reference,
+    source: str | Path | None = None,
+    *,
+    max_unreadable: float = 0.01,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """Preprocesses a labelled folder (one subfolder per class), or the built-in digits' held-out split for None.
+
+    Returns uint8 [n, 3, H, W] with int64 labels. Raises InputError for a bad folder or labels the model does not have.
+    """
+    from cspedge.data.images import labels_for, load
+
+    images = list_images(source, "val")
+    labels = labels_for(images, reference.info.labels, num_classes=reference.info.num_classes)
+    return load(
+        images, None, reference.info.preprocess, labels=labels, max_unreadable=max_unreadable, progress=progress
+    )
+
+
+def reference_logits(
+    reference: Reference, images: ImageSet, *, batch_size: int = 64, progress: Progress | None = None
+) -> NDArray[np.float32]:
+    """The fp32 reference's answers, float32 [n, classes]: CUDA where there is one, with TF32 off, else CPU."""
+    import numpy as np
+    import torch
+
+    device = torch.device(reference_device_kind())
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    module = reference.module.to(device)
+    parts = []
+    try:
+        with torch.no_grad():
+            for start in range(0, len(images), batch_size):
+                batch = torch.from_numpy(images.images[start : start + batch_size]).to(device).float() / 255.0
+                parts.append(module(batch).float().cpu().numpy())
+                if progress is not None:
+                    progress(min(start + batch_size, len(images)), len(images))
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+        reference.module.to("cpu")
+    return np.concatenate(parts)
+
+
+def reference_device_kind() -> str:
+    """`cuda` or `cpu`: where `reference_logits` runs here."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def quantize(
+    reference: Reference,
+    calibration: ImageSet | None,
+    *,
+    recipe: str | Recipe = "default",
+    progress: Progress | None = None,
+) -> QuantizedModel:
+    """Calibrates once: one set of encodings and integer weights for every target.
+
+    calibration None: no encodings, for float artifacts only. Raises UsageError for an unknown recipe, InputError for
+    activations that are not finite, TargetError where torch.export cannot trace the model.
+    """
+    from cspedge.config import load_recipe
+    from cspedge.quantize.calibrate import calibrate
+    from cspedge.quantize.encodings import Encodings
+    from cspedge.quantize.graph import prepare
+    from cspedge.quantize.placement import QuantizedModel
+
+    shape = reference.info.preprocess.input_size
+    graph = prepare(reference.module, shape)
+    if calibration is None:
+        return QuantizedModel(
+            graph=graph, input_shape=shape, encodings=Encodings(activations={}, weights={}), integer_weights={}
+        )
+    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    return calibrate(graph, shape, calibration.images, chosen.quantize, progress)
+
+
+def lower(
+    model: QuantizedModel,
+    target: str,
+    precision: Precision | str = Precision.INT8,
+    *,
+    out: str | Path,
+    name: str = "model",
+    check_images: NDArray[np.uint8] | None = None,
+) -> Artifact:
+    """Lowers to one target; the artifact is loaded from its file, run, compared and read back before it is returned.
+
+    Writes `out/<name>.<precision><suffix>`. check_images: uint8 [n, 3, H, W] real images for the comparison. Raises
+    UsageError, RuntimeMissingError or TargetError.
+    """
+    from cspedge import atomic
+    from cspedge.lowering import lower as lower_one
+
+    if Precision(precision) is Precision.INT8 and not model.encodings.activations:
+        raise UsageError("this model was not calibrated, so it has no int8; quantize it with calibration images first")
+    folder = Path(out)
+    atomic.make_folder(folder)
+    with atomic.staging(folder) as draft:
+        artifact = lower_one(model, target, precision, draft, name=name, check_images=check_images)
+        final = folder / artifact.path.name
+        atomic.publish(artifact.path, final)
+    from dataclasses import replace
+
+    return replace(artifact, path=final)
+
+
+def open_session(artifact: Artifact, *, threads: int = 1) -> Session:
+    """Loads an artifact from its file. Raises RuntimeMissingError or TargetError."""
+    from cspedge.config import load_target
+    from cspedge.lowering import require, sdk_errors
+
+    target = load_target(artifact.target)
+    backend = require(target)
+    with sdk_errors(target, artifact.precision, "load"):
+        return backend.load(artifact.path, threads=threads, options=target.options)
+
+
+def evaluate(
+    artifact: Artifact,
+    images: ImageSet,
+    logits: NDArray[np.float32],
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Runs the artifact on every image and compares with the reference's `logits` (float32 [n, classes]).
+
+    Raises TargetError where it fails to run or answers NaN, InputError where images have no labels.
+    """
+    from cspedge.evaluate.metrics import accuracy
+
+    if images.labels is None:
+        raise InputError(f"the images of {images.source!r} have no labels; accuracy needs one subfolder per class")
+    session = open_session(artifact, threads=threads)
+    found = run_session(session, images.images, artifact, progress)
+    return Evaluation(logits=found, accuracy=accuracy(found, logits, images.labels), evidence=session.evidence)
+
+
+def run_session(
+    session: Session, images: NDArray[np.uint8], artifact: Artifact, progress: Progress | None = None, batch: int = 32
+) -> NDArray[np.float32]:
+    """A session's logits on uint8 images [n, 3, H, W]: float32 [n, classes]. Raises TargetError."""
+    import numpy as np
+
+    from cspedge.config import load_target
+    from cspedge.evaluate.metrics import check_logits
+    from cspedge.lowering import sdk_errors
+
+    target = load_target(artifact.target)
+    parts = []
+    for start in range(0, len(images), batch):
+        with sdk_errors(target, artifact.precision, "run"):
+            parts.append(session.run(images[start : start + batch].astype(np.float32) / np.float32(255)))
+        if progress is not None:
+            progress(min(start + batch, len(images)), len(images))
+    found: NDArray[np.float32] = np.concatenate(parts)
+    check_logits(found, f"the logits of {artifact.label}")
+    return found
+
+
+def bench(
+    artifacts: Sequence[Artifact],
+    images: ImageSet,
+    *,
+    threads: int = 1,
+    rounds: int = 10,
+    per_round: int = 10,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Mapping[str, Latency | str]:
+    """Single-image latency on this host, all artifacts interleaved in rounds; by label, a reason where one dropped out.
+
+    At least 50 timed inferences each (UsageError below). Artifacts that do not run natively here (Core ML off a Mac)
+    are left out: an emulation's time says nothing.
+    """
+    from time import perf_counter
+
+    from cspedge.devices.host import describe
+    from cspedge.evaluate.latency import bench as run_bench
+    from cspedge.evaluate.latency import summarise
+
+    sessions: dict[str, Session] = {}
+    load_ms: dict[str, float] = {}
+    for artifact in artifacts:
+        start = perf_counter()
+        session = open_session(artifact, threads=threads)
+        if session.evidence is Evidence.MEASURED:
+            sessions[artifact.label] = session
+            load_ms[artifact.label] = (perf_counter() - start) * 1e3
+    if not sessions:
+        return {}
+    image = (images.images[:1].astype("float32") / 255).astype("float32")
+    result = run_bench(sessions, image, rounds=rounds, per_round=per_round, seed=seed, progress=progress)
+    host = describe()
+    floats = {a.target: a.label for a in artifacts if a.precision.is_float and a.label in result.samples}
+    found: dict[str, Latency | str] = dict(result.failures)
+    for artifact in artifacts:
+        if artifact.label not in result.samples:
+            continue
+        base = floats.get(artifact.target) if artifact.precision is Precision.INT8 else None
+        found[artifact.label] = summarise(
+            result.samples[artifact.label],
+            load_ms[artifact.label],
+            device=host.cpu,
+            isa=host.isa,
+            threads=threads,
+            fp32=result.samples[base] if base else None,
+            seed=seed,
+        )
+    return found
+
+
+def audit(artifact: Artifact) -> Audit | None:
+    """What runs in int8 and what does not, as found in the saved file when the artifact was lowered."""
+    return artifact.audit
+
+
+def write_report(
+    reference: Reference,
+    *,
+    validation: ImageSet,
+    logits: NDArray[np.float32],
+    artifacts: Sequence[Artifact],
+    evaluations: Mapping[str, Evaluation],
+    latencies: Mapping[str, Latency | str] | None = None,
+    calibration: ImageSet | None = None,
+    recipe: str = "default",
+    out: str | Path,
+) -> dict[str, Any]:
+    """Writes `report.json` (schema 1) and `report.html` into `out` and returns the report.
+
+    evaluations and latencies by artifact label (`openvino/int8`). Raises UsageError where the report would break its
+    schema, WorkspaceError where `out` cannot be written.
+    """
+    from cspedge import atomic
+    from cspedge.data.images import overlap
+    from cspedge.report import build, render
+
+    rows = []
+    for artifact in artifacts:
+        latency = (latencies or {}).get(artifact.label)
+        rows.append(
+            ArtifactResult(
+                target=artifact.target,
+                backend=artifact.backend,
+                precision=artifact.precision,
+                status=Status.OK,
+                artifact=artifact,
+                evaluation=evaluations.get(artifact.label),
+                latency=latency if isinstance(latency, Latency) else None,
+            )
+        )
+    report = build.build_report(
+        reference.info,
+        logits=logits,
+        validation=build.validation_entry(validation),
+        labels=validation.labels,
+        calibration=None
+        if calibration is None
+        else build.calibration_entry(
+            calibration, recipe=recipe, overlap=len(overlap(calibration.digests, validation.digests))
+        ),
+        results=rows,
+    )
+    folder = Path(out)
+    atomic.make_folder(folder)
+    atomic.write_json(folder / "report.json", report)
+    atomic.write_text(folder / "report.html", render(report))
+    return report

@@ -1,0 +1,153 @@
+"""Lowering to Core ML: the placed graph through `coremltools.convert`, saved with the same bytes every time.
+
+What varies between two runs of coremltools (measured: two random UUIDs, the date and versions in the metadata, the
+order of protobuf maps, a debug file beside the manifest) is replaced or dropped. The package holds only what Core ML
+needs: Manifest.json, model.mlmodel and weight.bin.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cspedge.backends.coreml.package import item_paths
+from cspedge.backends.coreml.quiet import converting
+from cspedge.digest import pretty_json, sha256_file
+from cspedge.errors import TargetError
+from cspedge.quantize.ops import module_path, op_name
+from cspedge.types import Precision
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from cspedge.quantize.placement import PlacedModel
+
+INPUT, OUTPUT = "image", "logits"
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:cspedge:mlpackage")
+SPEC = "com.apple.CoreML/model.mlmodel"
+WEIGHTS = "com.apple.CoreML/weights"
+# This pass divides the scales around quantized additions by one another (dequantize scale 1.0), after which the
+# artifact no longer carries the encodings.
+UNWANTED_PASSES = ("common::distributive_quantized_binary_op_scale_normalization",)
+
+
+def lower(model: PlacedModel, precision: Precision, path: Path) -> None:
+    """Writes `path`, an .mlpackage for iOS 17 / macOS 14: input `image` float32 [1, 3, H, W], output `logits` float32.
+
+    fp32 computes in float32; fp16 in float16; int8 in float16 around int8 tensors, as coremltools does, so that scales
+    are float16 values, except the image's quantizer, which stays float32 (1/255 is exact there).
+    Raises TargetError naming op and module path where coremltools cannot convert the graph.
+    """
+    import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
+
+    program = model.exported().run_decompositions({})
+    names = rename(program)
+    with tempfile.TemporaryDirectory() as folder:
+        converted = _convert(program, names, precision, Path(folder) / "converted.mlpackage")
+        _save(converted, path)
+
+
+def artifact_name(module: str, op: str) -> str:
+    """How an op is called inside the package: `blocks.2.0.conv_dw`, `conv2d` -> `blocks_2_0_conv_dw__conv2d`."""
+    return re.sub(r"[^0-9A-Za-z_]", "_", f"{module or 'model'}__{op}")
+
+
+def rename(program: ExportedProgram) -> dict[str, str]:
+    """Names each node after its module, so that the saved program tells where an op comes from; name -> module path.
+
+    Stack traces go: coremltools copies them from pass to pass and they would hold absolute paths.
+    """
+    where: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    user_inputs = set(program.graph_signature.user_inputs)
+    changed: dict[str, str] = {}
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+        if node.op == "placeholder" and node.name in user_inputs:
+            base = INPUT
+        elif node.op == "call_function":
+            base = artifact_name(module_path(node), op_name(node) or node.name)
+        else:
+            continue
+        seen[base] = seen.get(base, 0) + 1
+        new = base if seen[base] == 1 else f"{base}_{seen[base]}"
+        changed[node.name] = new
+        where[new] = module_path(node) or "the model itself"
+        node.name = new
+    for spec in (*program.graph_signature.input_specs, *program.graph_signature.output_specs):
+        old = getattr(spec.arg, "name", None)
+        if old in changed:
+            spec.arg.name = changed[old]
+    return where
+
+
+def _convert(program: ExportedProgram, names: dict[str, str], precision: Precision, package: Path) -> Any:
+    import numpy as np
+
+    with converting() as progress:
+        import coremltools as ct
+
+        passes = ct.PassPipeline()
+        passes.remove_passes(UNWANTED_PASSES)
+        if precision is Precision.FP32:
+            compute = ct.precision.FLOAT32
+        else:
+            compute = ct.transform.FP16ComputePrecision(op_selector=_in_fp16)
+        try:
+            return ct.convert(
+                program,
+                convert_to="mlprogram",
+                minimum_deployment_target=ct.target.iOS17,
+                compute_precision=compute,
+                outputs=[ct.TensorType(name=OUTPUT, dtype=np.float32)],
+                pass_pipeline=passes,
+                package_dir=str(package),
+                skip_model_load=True,
+            )
+        except Exception as error:  # coremltools raises every type there is; the cause is chained
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            node = progress.node
+            where = f" at op {node.kind!r} in module {names.get(node.name, 'unknown')!r}" if node is not None else ""
+            raise TargetError(
+                f"backend 'coreml' cannot convert the graph{where}: {first}; "
+                "use a model without this op, or leave this target out"
+            ) from error
+
+
+def _in_fp16(op: Any) -> bool:
+    """coremltools' op_selector: all ops but the quantizer of the image and its dequantizers."""
+    source = op
+    if op.op_type == "dequantize":
+        source = op.input.op
+    if source is None or source.op_type != "quantize":
+        return True
+    return source.input.op is not None
+
+
+def _save(converted: Any, path: Path) -> None:
+    """Writes spec, weights and manifest under `path`; the item ids are UUIDv5 of their content."""
+    spec = converted.get_spec()
+    spec.mlProgram.attributes.pop("buildInfo", None)
+    spec.description.metadata.Clear()
+    source = item_paths(Path(converted.package_path))
+    weights = next((p / "weight.bin" for p in source.values() if (p / "weight.bin").is_file()), None)
+    spec_path, weight_folder = path / "Data" / SPEC, path / "Data" / WEIGHTS
+    weight_folder.mkdir(parents=True)
+    spec_path.write_bytes(spec.SerializeToString(deterministic=True))
+    if weights is not None:
+        shutil.copyfile(weights, weight_folder / "weight.bin")
+    content = sha256_file(spec_path) + (sha256_file(weight_folder / "weight.bin") if weights is not None else "")
+    root, weight_id = (str(uuid.uuid5(NAMESPACE, f"{item}\n{content}")).upper() for item in (SPEC, WEIGHTS))
+    entries = {root: _entry("model.mlmodel", SPEC, "CoreML Model Specification")}
+    if weights is not None:
+        entries[weight_id] = _entry("weights", WEIGHTS, "CoreML Model Weights")
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": root}
+    (path / "Manifest.json").write_text(pretty_json(manifest), encoding="utf-8", newline="\n")
+
+
+def _entry(name: str, path: str, description: str) -> dict[str, str]:
+    return {"author": "com.apple.CoreML", "description": description, "name": name, "path": path}

@@ -1,0 +1,1 @@
+"""The command line: parse, call, print. Everything it does is in `cspedge.pipeline` and `cspedge.api`."""

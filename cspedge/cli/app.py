@@ -1,0 +1,275 @@
+"""`cspedge`: the commands of the design, thin."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cspedge.cli import options as opt
+from cspedge.cli.console import ConsoleUi, print_json, quiet_stdout, report_table, stdout_console
+from cspedge.errors import CspedgeError, UsageError
+
+if TYPE_CHECKING:
+    from cspedge.pipeline import Outcome, Upto
+
+app = typer.Typer(
+    help="One calibrated int8 image classifier, lowered to every edge runtime, with proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Entry point: errors of cspedge become one sentence on stderr and their exit code."""
+    sys.exit(call(app))
+
+
+def call(command: Callable[..., Any], args: list[str] | None = None) -> int:
+    """Runs the app and returns the exit code; the one place where errors turn into output."""
+    try:
+        result = command(args=args, standalone_mode=False)
+    except CspedgeError as error:
+        print(f"cspedge: {error}", file=sys.stderr)
+        return error.exit_code
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("cspedge: interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # Typer carries its own Click (since 0.26), whose usage errors know how to show themselves
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            return int(error.exit_code)
+        raise
+    return result if isinstance(result, int) else 0
+
+
+def _execute(given: dict[str, Any], upto: Upto, *, config: str | None, continues: bool, as_json: bool) -> Outcome:
+    from cspedge.pipeline import execute
+
+    options, message = opt.build(given, config=config, continues=continues)
+    ui = ConsoleUi()
+    if message:
+        ui.note(message)
+    with quiet_stdout(), ui:
+        outcome = execute(options, upto, ui)
+    opt.remember(options)
+    if as_json and outcome.report is not None:
+        print_json(outcome.report)
+    elif outcome.report is not None:
+        console = stdout_console()
+        console.print(report_table(outcome.report))
+        _print_verdict(outcome.report, console)
+        console.print(f"written to {options.out}: {', '.join(outcome.files)}", soft_wrap=True)
+    return outcome
+
+
+def _print_verdict(report: dict[str, Any], console: Any) -> None:
+    from rich.markup import escape
+
+    from cspedge.report import recommend
+
+    advice = recommend(report)
+    if advice["artifact"] is None:
+        console.print("ship: nothing; see the reasons in report.html")
+        return
+    console.print(f"ship: {escape(advice['artifact'])}", style="bold")
+    for sentence in advice["why"]:
+        console.print(f"  {escape(sentence)}", soft_wrap=True)
+
+
+@app.command()
+def run(
+    model: opt.Model = None,
+    weights: opt.Weights = None,
+    calib: opt.Calib = None,
+    val: opt.Val = None,
+    workspace: opt.Workspace = None,
+    out: opt.Out = None,
+    config: opt.Config = None,
+    target: opt.Targets = None,
+    precision: opt.Precisions = None,
+    recipe: opt.Recipe = None,
+    calib_images: opt.CalibImages = None,
+    allow_overlap: opt.AllowOverlap = False,
+    max_unreadable: opt.MaxUnreadable = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = None,
+    json: opt.Json = False,
+) -> int:
+    """The whole way: calibrate, quantize, lower to every target, validate, bench, report."""
+    from cspedge.pipeline import Upto
+
+    return _execute(_given(locals()), Upto.BENCH, config=config, continues=False, as_json=json).exit_code
+
+
+@app.command()
+def quantize(
+    model: opt.Model = None,
+    int8: Annotated[bool, typer.Option("--int8", help="int8 weights and activations (what there is).")] = True,
+    weights: opt.Weights = None,
+    calib: opt.Calib = None,
+    workspace: opt.Workspace = None,
+    out: opt.Out = None,
+    config: opt.Config = None,
+    recipe: opt.Recipe = None,
+    calib_images: opt.CalibImages = None,
+    max_unreadable: opt.MaxUnreadable = None,
+    seed: opt.Seed = None,
+    json: opt.Json = False,
+) -> int:
+    """Calibrate once and write encodings.json."""
+    from cspedge.pipeline import Upto
+
+    outcome = _execute(_given(locals()), Upto.QUANTIZE, config=config, continues=False, as_json=json)
+    assert outcome.quantized is not None
+    if json:
+        print_json({"model": outcome.info.name, "files": list(outcome.files), **outcome.quantized})
+    else:
+        found = outcome.quantized
+        print(
+            f"{outcome.info.name}: {found['activations']} activation and {found['weights']} weight encodings "
+            f"from {found['calibration']['n']} images; written {', '.join(outcome.files)}"
+        )
+    return outcome.exit_code
+
+
+@app.command()
+def export(
+    model: opt.Model = None,
+    target: opt.Targets = None,
+    precision: opt.Precisions = None,
+    head: Annotated[str, typer.Option(help="What the artifact gives: logits.")] = "logits",
+    weights: opt.Weights = None,
+    calib: opt.Calib = None,
+    workspace: opt.Workspace = None,
+    out: opt.Out = None,
+    config: opt.Config = None,
+    recipe: opt.Recipe = None,
+    calib_images: opt.CalibImages = None,
+    max_unreadable: opt.MaxUnreadable = None,
+    seed: opt.Seed = None,
+    json: opt.Json = False,
+) -> int:
+    """Lower to one or more targets; each artifact is loaded from its file, run and compared."""
+    from cspedge.pipeline import Upto
+
+    if head != "logits":
+        raise UsageError(f"unknown head {head!r}; known: logits")
+    outcome = _execute(_given(locals()), Upto.LOWER, config=config, continues=True, as_json=json)
+    rows = [
+        {
+            "target": r.target,
+            "precision": str(r.precision),
+            "status": str(r.status),
+            "reason": r.reason,
+            "path": f"{r.target}/{r.artifact.path.name}" if r.artifact else None,
+            "sha256": r.artifact.sha256 if r.artifact else None,
+            "encodings_match": r.artifact.audit.encodings_match if r.artifact and r.artifact.audit else None,
+        }
+        for r in outcome.results
+    ]
+    if json:
+        print_json({"model": outcome.info.name, "artifacts": rows, "files": list(outcome.files)})
+    else:
+        for row in rows:
+            print(f"{row['target']}/{row['precision']}: {row['status']} {row['path'] or row['reason']}")
+    return outcome.exit_code
+
+
+@app.command()
+def validate(
+    model: opt.Model = None,
+    weights: opt.Weights = None,
+    calib: opt.Calib = None,
+    val: opt.Val = None,
+    workspace: opt.Workspace = None,
+    out: opt.Out = None,
+    config: opt.Config = None,
+    target: opt.Targets = None,
+    precision: opt.Precisions = None,
+    recipe: opt.Recipe = None,
+    calib_images: opt.CalibImages = None,
+    allow_overlap: opt.AllowOverlap = False,
+    max_unreadable: opt.MaxUnreadable = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = None,
+    json: opt.Json = False,
+) -> int:
+    """Compare every artifact with the fp32 reference on labelled images."""
+    from cspedge.pipeline import Upto
+
+    return _execute(_given(locals()), Upto.EVALUATE, config=config, continues=True, as_json=json).exit_code
+
+
+@app.command()
+def bench(
+    model: opt.Model = None,
+    weights: opt.Weights = None,
+    calib: opt.Calib = None,
+    val: opt.Val = None,
+    workspace: opt.Workspace = None,
+    out: opt.Out = None,
+    config: opt.Config = None,
+    target: opt.Targets = None,
+    precision: opt.Precisions = None,
+    recipe: opt.Recipe = None,
+    calib_images: opt.CalibImages = None,
+    allow_overlap: opt.AllowOverlap = False,
+    max_unreadable: opt.MaxUnreadable = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = None,
+    json: opt.Json = False,
+) -> int:
+    """Measure the latency of every artifact on this host, interleaved."""
+    from cspedge.pipeline import Upto
+
+    return _execute(_given(locals()), Upto.BENCH, config=config, continues=True, as_json=json).exit_code
+
+
+@app.command()
+def report(
+    model: opt.Model = None,
+    weights: opt.Weights = None,
+    calib: opt.Calib = None,
+    val: opt.Val = None,
+    workspace: opt.Workspace = None,
+    out: opt.Out = None,
+    config: opt.Config = None,
+    target: opt.Targets = None,
+    precision: opt.Precisions = None,
+    recipe: opt.Recipe = None,
+    calib_images: opt.CalibImages = None,
+    allow_overlap: opt.AllowOverlap = False,
+    max_unreadable: opt.MaxUnreadable = None,
+    threads: opt.Threads = None,
+    seed: opt.Seed = None,
+    json: opt.Json = False,
+) -> int:
+    """Write report.json and report.html, running what is missing."""
+    from cspedge.pipeline import Upto
+
+    return _execute(_given(locals()), Upto.BENCH, config=config, continues=True, as_json=json).exit_code
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if k not in {"config", "json", "head", "int8", "Upto"}}
+
+
+def _register() -> None:
+    """The commands that tell rather than make, in modules of their own."""
+    from cspedge.cli import inform, storecmd, traincmd
+
+    inform.register(app)
+    traincmd.register(app)
+    app.add_typer(storecmd.app, name="store")
+
+
+_register()

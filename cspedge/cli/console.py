@@ -1,0 +1,116 @@
+"""What people see: progress on stderr, results on stdout, and the one place where errors become output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+class ConsoleUi:
+    """A `pipeline.Ui` on stderr: a bar for what takes long, a line for what is done, nothing on stdout."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.console: Console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars: Progress = Progress(*columns, console=self.console, transient=True)
+
+    def __enter__(self) -> ConsoleUi:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def progress(self, task: str) -> Callable[[int, int], None]:
+        """A bar that appears with the first call; a total of 0 makes it a pulse."""
+        from rich.markup import escape
+
+        bar = self._bars.add_task(escape(task), total=None)
+
+        def advance(done: int, total: int) -> None:
+            self._bars.update(bar, completed=done, total=total or None)
+
+        return advance
+
+    def finished(self, task: str, seconds: float, cached: bool, detail: str = "") -> None:
+        from rich.markup import escape
+
+        for known in self._bars.task_ids:
+            self._bars.remove_task(known)
+        state = "[dim]unchanged, taken from the store[/dim]" if cached else f"{seconds:.1f} s"
+        self.console.print(f"{escape(task):<28} {state} {escape(detail)}".rstrip())
+
+    def note(self, text: str) -> None:
+        from rich.markup import escape
+
+        self.console.print(f"[yellow]note:[/yellow] {escape(text)}")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout and nothing else."""
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def stdout_console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Libraries print to stdout, also from C++: while stages run, file descriptor 1 is stderr's."""
+    import os
+
+    sys.stdout.flush()
+    try:
+        saved = os.dup(1)
+    except OSError:  # closed stdout: nothing to protect
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def report_table(report: dict[str, Any]) -> Any:
+    """The artifacts of a report as a table for the terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"{escape(report['model']['name'])}: fp32 top-1 {report['reference']['top1']:.2%}", box=None)
+    for heading in ("artifact", "MB", "top-1", "drop, 95 % interval", "agrees", "SQNR dB", "p50 ms", "verdict"):
+        table.add_column(heading, justify="left" if heading in {"artifact", "verdict"} else "right")
+    for row in report["artifacts"]:
+        name = f"{row['target']}/{row['precision']}"
+        if row["status"] != "ok":
+            table.add_row(escape(name), "", "", "", "", "", "", escape(f"{row['status']}: {row['reason']}"))
+            continue
+        a, latency = row["accuracy"], row["latency"]
+        low, high = a["drop_ci95"]
+        table.add_row(
+            escape(name),
+            f"{row['bytes'] / 1e6:.2f}",
+            f"{a['top1']:.2%}",
+            f"{a['drop_top1'] * 100:+.2f} [{low * 100:+.2f}, {high * 100:+.2f}]".replace("[", r"\["),
+            f"{a['agreement']:.1%}",
+            "equal" if a["sqnr_db"] is None else f"{a['sqnr_db']:.1f}",
+            "not run here" if latency is None else f"{latency['p50_ms']:.2f}",
+            row["verdict"],
+        )
+    return table

@@ -1,0 +1,114 @@
+"""The options that commands share, and how they become `RunOptions`: typed ones win over `cspedge.toml`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cspedge.errors import UsageError
+
+if TYPE_CHECKING:
+    from cspedge.pipeline import RunOptions
+
+Model = Annotated[
+    str | None,
+    typer.Argument(help="timm name, local-dir:PATH, or nothing: the built-in digits model.", metavar="MODEL"),
+]
+Weights = Annotated[str | None, typer.Option(help="Weights that replace the model's own (.safetensors or .pth).")]
+Calib = Annotated[str | None, typer.Option(help="Folder of images to calibrate on.", metavar="DIR")]
+Val = Annotated[
+    str | None, typer.Option(help="Labelled folder to validate on: one subfolder per class.", metavar="DIR")
+]
+Workspace = Annotated[str | None, typer.Option(help="The store of finished stages. [default: .cspedge]", metavar="DIR")]
+Out = Annotated[str | None, typer.Option(help="Where results go. [default: cspedge-out]", metavar="DIR")]
+Config = Annotated[str | None, typer.Option(help="Defaults for these options, as TOML.", metavar="FILE")]
+Targets = Annotated[list[str] | None, typer.Option("--target", help="Target name; repeatable. [default: all]")]
+Precisions = Annotated[
+    list[str] | None, typer.Option("--precision", help="fp32, fp16 or int8; repeatable. [default: each target's own]")
+]
+Recipe = Annotated[str | None, typer.Option(help="Calibration recipe: a name or a .toml file. [default: default]")]
+CalibImages = Annotated[int | None, typer.Option(help="How many calibration images. [default: the recipe's]", min=1)]
+AllowOverlap = Annotated[
+    bool, typer.Option("--allow-overlap", help="Let calibration and validation share images; it is recorded.")
+]
+MaxUnreadable = Annotated[
+    float | None, typer.Option(help="Share of unreadable images to put up with. [default: 0.01]", min=0.0, max=1.0)
+]
+Threads = Annotated[int | None, typer.Option(help="Threads of each runtime. [default: 1]", min=1)]
+Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the bench order. [default: 0]")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
+
+DEFAULT_WORKSPACE = ".cspedge"
+LAST = "last.json"
+CONTINUED = ("model", "weights", "calib", "val", "recipe", "calib_images", "allow_overlap", "seed")
+
+
+def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tuple[RunOptions, str | None]:
+    """RunOptions from typed options, then `cspedge.toml`, then what the last command in the workspace used.
+
+    continues: whether a command without MODEL takes up the last one's model and images. Returns the options and a
+    sentence where it did. An option that stands nowhere keeps its default.
+    """
+    from cspedge.config import RunConfig, load_config
+    from cspedge.pipeline import RunOptions
+    from cspedge.types import Precision
+
+    file = Path(config) if config else Path("cspedge.toml")
+    settings = load_config(file) if config or file.is_file() else RunConfig()
+    merged: dict[str, Any] = {}
+    for name in RunConfig.__dataclass_fields__:
+        typed = given.get(name)
+        value = typed if typed not in (None, [], False) else getattr(settings, name)
+        if value not in (None, (), []):
+            merged[name] = value
+    workspace = Path(merged.pop("workspace", DEFAULT_WORKSPACE))
+    message = None
+    if continues and "model" not in merged and not any(k in merged for k in ("calib", "val", "weights")):
+        last = _last(workspace)
+        if last:
+            merged = last | merged
+            message = f"continuing with {last['model']} as in {workspace / LAST}; give MODEL to choose another"
+    targets = tuple(merged.pop("target", ()))
+    precisions = tuple(_precision(p) for p in merged.pop("precision", ()))
+    out = Path(merged.pop("out", "cspedge-out"))
+    options = RunOptions(workspace=workspace, out=out, targets=targets, precisions=precisions, **merged)
+    assert all(isinstance(p, Precision) for p in options.precisions)
+    return options, message
+
+
+def remember(options: RunOptions) -> None:
+    """Writes which model and images the workspace is about, for a later command without MODEL."""
+    from cspedge import atomic
+
+    values = {k: getattr(options, k) for k in CONTINUED}
+    for key in ("calib", "val", "weights"):
+        if values[key] is not None:
+            values[key] = str(Path(values[key]).expanduser().absolute())
+    model = values["model"]
+    if model is not None and model.startswith("local-dir:"):
+        values["model"] = f"local-dir:{Path(model.removeprefix('local-dir:')).expanduser().absolute()}"
+    atomic.write_json(options.workspace / LAST, values)
+
+
+def _last(workspace: Path) -> dict[str, Any] | None:
+    file = workspace / LAST
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        values = {k: v for k, v in found.items() if k in CONTINUED and v is not None}
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"{str(file)!r} is damaged ({error}); delete it and give MODEL") from error
+    return values if values.get("model") else None
+
+
+def _precision(text: str) -> Any:
+    from cspedge.errors import unknown
+    from cspedge.types import Precision
+
+    if text not in {p.value for p in Precision}:
+        raise unknown("precision", text, [p.value for p in Precision])
+    return Precision(text)

@@ -1,0 +1,201 @@
+"""TOML in, frozen options out: targets, recipes and `cspedge.toml`. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cspedge.errors import UsageError
+from cspedge.quantize.calibrate import QuantizeOptions
+from cspedge.quantize.placement import Placement
+from cspedge.resources import recipe_file, target_file
+from cspedge.types import Precision
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precisions:
+    """What a target can be lowered to, and what it is lowered to when nobody says."""
+
+    supported: tuple[Precision, ...]
+    default: tuple[Precision, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """The oldest systems and instruction sets the artifacts are meant for."""
+
+    os: tuple[str, ...] = ()
+    isa: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How far an artifact may be from PT2E's answer to the same placed graph before it counts as failed.
+
+    float_sqnr_db: of float artifacts against the fp32 reference; int8_sqnr_db: of int8 artifacts against PT2E.
+    """
+
+    float_sqnr_db: float = 50.0
+    int8_sqnr_db: float = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What an artifact may cost: drop in top-1 (a fraction), agreement with fp32 (a fraction), size in 10^6 bytes."""
+
+    max_drop: float = 0.01
+    min_agreement: float = 0.9
+    max_mb: float | None = None
+
+    def limits(self) -> dict[str, float | None]:
+        """In the words of `cspedge.report.verdict`."""
+        return {
+            "max_drop": self.max_drop,
+            "low_agreement": self.min_agreement,
+            "max_bytes": None if self.max_mb is None else self.max_mb * 1e6,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One deployment target, from `targets/<name>/target.toml`."""
+
+    name: str
+    backend: str
+    summary: str
+    platforms: tuple[str, ...]
+    precision: Precisions
+    placement: Placement
+    floor: Floor = Floor()
+    tolerance: Tolerance = Tolerance()
+    budget: Budget = Budget()
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationImages:
+    """How many images, and how they are drawn: `stratified` by class, or `uniform`."""
+
+    count: int = 512
+    sampling: str = "stratified"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"calibration needs at least 1 image, not {self.count}")
+        if self.sampling not in {"stratified", "uniform"}:
+            raise UsageError(f"sampling {self.sampling!r}; allowed: stratified, uniform")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A calibration recipe, from `calib/<name>.toml` or a file of the user's."""
+
+    name: str
+    summary: str
+    images: CalibrationImages = CalibrationImages()
+    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """`cspedge.toml`: defaults for the command line's options; what is typed there wins."""
+
+    model: str | None = None
+    weights: str | None = None
+    calib: str | None = None
+    val: str | None = None
+    workspace: str | None = None
+    out: str | None = None
+    target: tuple[str, ...] = ()
+    precision: tuple[Precision, ...] = ()
+    recipe: str | None = None
+    calib_images: int | None = None
+    allow_overlap: bool | None = None
+    max_unreadable: float | None = None
+    threads: int | None = None
+    seed: int | None = None
+    budget: Budget | None = None
+
+
+def load_target(name: str) -> Target:
+    """Reads one target by name. Raises UsageError for an unknown name or a file that does not parse."""
+    path = target_file(name)
+    return parse(_read(path), Target, where=f"targets/{name}/target.toml", given={"name": name})
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Reads a recipe by name, or by path when it ends in .toml. Raises UsageError."""
+    path = recipe_file(name_or_path)
+    return parse(_read(path), Recipe, where=path.name, given={"name": path.stem})
+
+
+def load_config(path: Path) -> RunConfig:
+    """Reads `cspedge.toml`. Raises UsageError naming an unknown key, the file and the valid keys."""
+    if not path.is_file():
+        raise UsageError(f"configuration file {str(path)!r} does not exist")
+    return parse(_read(path), RunConfig, where=str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{str(path)!r} is not valid TOML: {error}") from error
+
+
+def parse(data: Mapping[str, Any], cls: type[T], *, where: str, given: Mapping[str, Any] | None = None) -> T:
+    """Builds the frozen dataclass `cls` from a parsed table, checking names and types of every key.
+
+    given: fields that do not come from the file and may not stand in it.
+    """
+    given = dict(given or {})
+    hints = typing.get_type_hints(cls)
+    names = {f.name: f for f in fields(cls) if f.name not in given}  # type: ignore[arg-type]
+    unknown = [k for k in data if k not in names]
+    if unknown:
+        raise UsageError(f"unknown key {unknown[0]!r} in {where}; valid keys: {', '.join(sorted(names))}")
+    missing = [n for n, f in names.items() if n not in data and f.default is MISSING and f.default_factory is MISSING]
+    if missing:
+        raise UsageError(f"key {missing[0]!r} is missing in {where}; it needs {', '.join(missing)}")
+    values = {k: _convert(v, hints[k], f"{where}, key {k!r}") for k, v in data.items()}
+    try:
+        return cls(**values, **given)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        inner = [a for a in typing.get_args(hint) if a is not type(None)]
+        return _convert(value, inner[0], where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise UsageError(f"{where} is {value!r}; a list is wanted")
+        return tuple(_convert(v, typing.get_args(hint)[0], where) for v in value)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise UsageError(f"{where} is {value!r}; a table is wanted")
+        return value
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise UsageError(f"{where} is {value!r}; a table is wanted")
+        return parse(value, typing.cast("type[Any]", hint), where=where)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        allowed = [str(m.value) for m in hint]
+        if value not in allowed:
+            raise UsageError(f"{where} is {value!r}; allowed: {', '.join(allowed)}")
+        return hint(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint:
+        raise UsageError(f"{where} is {value!r}; {hint.__name__} is wanted")
+    return value

@@ -1,0 +1,219 @@
+"""Lowering one target: place, write, load back from the file, run, compare, read back, audit."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cspedge.backends import get_backend
+from cspedge.config import Target, load_target
+from cspedge.digest import sha256_json, sha256_path, size_of
+from cspedge.errors import CspedgeError, RuntimeMissingError, TargetError, UsageError
+from cspedge.types import Artifact, Audit, Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cspedge.backends.base import Backend, Session
+    from cspedge.models.reference import ReferenceInfo
+    from cspedge.quantize.placement import PlacedModel, QuantizedModel
+
+CODE_VERSION = 1  # of this module; raised by hand when the artifacts or their checks change
+CHECK_IMAGES = 8
+
+
+def placement_words(target: Target, precision: Precision) -> str:
+    """The placement as the report states it."""
+    if precision.is_float:
+        return "float"
+    where = "after fused " + ", ".join(target.placement.fuse) if target.placement.fuse else "after every op"
+    output = ", logits quantized" if target.placement.quantize_output else ""
+    return f"{target.placement.activation_dtype}, one quantizer {where}{output}"
+
+
+def require(target: Target) -> Backend:
+    """The target's backend; RuntimeMissingError where its SDK is not installed here."""
+    backend = get_backend(target.backend)
+    available = backend.availability()
+    if not available.ok:
+        raise RuntimeMissingError(f"target {target.name!r} is unavailable: {available.reason}")
+    return backend
+
+
+def check_precision(target: Target, precision: Precision) -> None:
+    """UsageError naming what is allowed where the target does not offer the precision."""
+    if precision not in target.precision.supported:
+        allowed = ", ".join(target.precision.supported)
+        raise UsageError(f"target {target.name!r} cannot be lowered to {str(precision)!r}; it offers {allowed}")
+
+
+def lower(
+    model: QuantizedModel,
+    target: str | Target,
+    precision: Precision | str,
+    out: Path,
+    *,
+    name: str = "model",
+    check_images: NDArray[np.uint8] | None = None,
+) -> Artifact:
+    """Writes `out/<name>.<precision><suffix>` and returns it as an Artifact once it ran from its file.
+
+    model: what `quantize` gave (or `float_model`, for float precisions). check_images: uint8 [n, 3, H, W], some real
+    images for the comparison with PT2E; without them, fixed random ones. Raises UsageError (precision),
+    RuntimeMissingError (SDK), TargetError (the runtime refuses the graph, or its answers are outside the tolerance).
+    """
+    spec = load_target(target) if isinstance(target, str) else target
+    precision = Precision(precision)
+    check_precision(spec, precision)
+    backend = require(spec)
+    placed = _place(model, spec, precision)
+    path = out / f"{name}.{precision}{backend.suffix}"
+    start = time.perf_counter()
+    with sdk_errors(spec, precision, "lower"):
+        backend.lower(placed, precision, path, spec.options)
+    lower_s = time.perf_counter() - start
+    with sdk_errors(spec, precision, "run"):
+        session = backend.load(path, threads=1, options=spec.options)
+        sqnr = _compare(session, placed, precision, spec, check_images)
+    with sdk_errors(spec, precision, "audit"):
+        audit = _audit(backend, path, placed)
+    return Artifact(
+        target=spec.name,
+        backend=spec.backend,
+        precision=precision,
+        path=path,
+        bytes=size_of(path),
+        sha256=sha256_path(path),
+        placement=placement_words(spec, precision),
+        audit=audit,
+        check_sqnr_db=sqnr,
+        lower_s=round(lower_s, 3),
+    )
+
+
+@contextlib.contextmanager
+def sdk_errors(target: Target, precision: Precision, what: str) -> Any:
+    """Anything an SDK raises becomes a TargetError of that target, so that the others go on."""
+    try:
+        yield
+    except CspedgeError:
+        raise
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except Exception as error:  # SDKs raise every type there is; the cause is chained and shown with --debug
+        first = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
+        raise TargetError(
+            f"target {target.name!r} failed to {what} its {precision} artifact: {type(error).__name__}: {first}"
+        ) from error
+
+
+def _place(model: QuantizedModel, target: Target, precision: Precision) -> PlacedModel:
+    from cspedge.quantize.placement import place, place_float
+
+    if precision.is_float:
+        return place_float(model.graph, model.input_shape)
+    return place(model, target.placement)
+
+
+def _compare(
+    session: Session, placed: PlacedModel, precision: Precision, target: Target, images: NDArray[np.uint8] | None
+) -> float | None:
+    """SQNR in dB of the loaded artifact against the same graph in eager torch; TargetError outside the tolerance."""
+    import numpy as np
+    import torch
+
+    from cspedge.evaluate.metrics import check_logits, sqnr_db
+
+    if images is None:
+        generator = np.random.Generator(np.random.PCG64(0))
+        images = generator.integers(0, 256, (CHECK_IMAGES, *placed.input_shape), dtype=np.uint8)
+    tensor = images[:CHECK_IMAGES].astype(np.float32) / np.float32(255)
+    expected = placed(torch.from_numpy(tensor)).numpy()
+    found = check_logits(session.run(tensor), f"the logits of {target.name}/{precision}")
+    if found.shape != expected.shape:
+        raise TargetError(
+            f"target {target.name!r}: the {precision} artifact gives logits {found.shape}, not {expected.shape}"
+        )
+    sqnr = sqnr_db(expected, found)
+    limit = target.tolerance.float_sqnr_db if precision.is_float else target.tolerance.int8_sqnr_db
+    if sqnr is not None and sqnr < limit:
+        raise TargetError(
+            f"target {target.name!r}: the {precision} logits have {sqnr:.1f} dB SQNR against PT2E's, below the "
+            f"tolerance of {limit:g} dB in its target.toml; its kernels do not compute this graph"
+        )
+    return None if sqnr is None else round(sqnr, 2)
+
+
+def _audit(backend: Backend, path: Path, placed: PlacedModel) -> Audit:
+    from cspedge.quantize.parity import differences
+
+    audit = backend.audit(path, placed)
+    if placed.encodings is None:
+        return audit
+    problems = differences(placed, backend.readback(path))
+    shown = (*problems[:20], *([f"and {len(problems) - 20} more"] if len(problems) > 20 else []))
+    return replace(audit, encodings_match=not problems, notes=(*audit.notes, *shown))
+
+
+def manifest(
+    artifact: Artifact,
+    info: ReferenceInfo,
+    target: Target,
+    *,
+    encodings_sha256: str | None,
+    calibration: dict[str, Any] | None,
+    versions: dict[str, str],
+) -> dict[str, Any]:
+    """What travels with an artifact: input, preprocessing, labels, digests. No path, no time."""
+    from cspedge.models.preprocess import manifest as preprocess_manifest
+
+    channels, height, width = info.preprocess.input_size
+    return {
+        "schema": 1,
+        "model": {
+            "name": info.name,
+            "architecture": info.architecture,
+            "head": info.head,
+            "weights_sha256": info.weights_sha256,
+            "num_classes": info.num_classes,
+        },
+        "target": target.name,
+        "backend": target.backend,
+        "precision": str(artifact.precision),
+        "placement": artifact.placement,
+        "file": {"name": artifact.path.name, "bytes": artifact.bytes, "sha256": artifact.sha256},
+        "input": {
+            "name": "image",
+            "shape": [1, channels, height, width],
+            "dtype": "float32",
+            "layout": "NCHW",
+            "color": "RGB",
+            "range": [0.0, 1.0],
+            "normalisation": "in the graph",
+        },
+        "output": {"name": "logits", "shape": [1, info.num_classes], "dtype": "float32"},
+        "preprocess": preprocess_manifest(info.preprocess),
+        "labels": list(info.labels),
+        "encodings_sha256": encodings_sha256 if artifact.precision is Precision.INT8 else None,
+        "calibration": calibration if artifact.precision is Precision.INT8 else None,
+        "floor": {"os": list(target.floor.os), "isa": list(target.floor.isa)},
+        "runtime_options": dict(target.options),
+        "versions": versions,
+    }
+
+
+def target_inputs(target: Target) -> dict[str, Any]:
+    """The part of a target file that an artifact depends on, for its key (not the summary, not the budget)."""
+    return {
+        "name": target.name,
+        "backend": target.backend,
+        "placement": asdict(target.placement),
+        "tolerance": asdict(target.tolerance),
+        "floor": asdict(target.floor),
+        "options": dict(target.options),
+        "digest": sha256_json({"options": dict(target.options)}),
+    }

@@ -1,0 +1,127 @@
+"""Where a model's weights come from, resolved without loading them: enough for a cache key.
+
+MODEL is a timm name (`lcnet_050.ra2_in1k`), a `local-dir:PATH` in timm's hub layout, or nothing: the built-in.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cspedge.digest import sha256_file, sha256_json
+from cspedge.errors import InputError, UsageError
+
+LOCAL = "local-dir:"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+CONFIG_KEYS = ("architecture", "num_classes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """A model that was named, with the digest of what it names.
+
+    name: what reports call it; architecture: timm's entry point; weights: the file, or None for timm's hub;
+    config: the parsed config.json of a local folder, or None; digest: of weights file and configuration.
+    """
+
+    name: str
+    architecture: str
+    folder: Path | None
+    weights: Path | None
+    config: dict[str, Any] | None
+    digest: str
+    weights_sha256: str | None
+
+
+def resolve(model: str | None, weights: str | None = None) -> ModelSource:
+    """Finds what `model` names. Raises UsageError for an unknown name, InputError for missing or bad files."""
+    if model is None:
+        from cspedge._builtin import builtin_path
+
+        return _from_folder(builtin_path(), weights)
+    if model.startswith(LOCAL):
+        return _from_folder(Path(model.removeprefix(LOCAL)).expanduser(), weights)
+    return _from_name(model, weights)
+
+
+def _weights_file(weights: str) -> Path:
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(f"weights file {weights!r} does not exist; give a .safetensors, .pth or .bin file")
+    if path.suffix not in {".safetensors", ".pth", ".pt", ".bin"}:
+        raise InputError(
+            f"weights file {weights!r} has the ending {path.suffix!r}; allowed: .safetensors, .pth, .pt, .bin"
+        )
+    return path
+
+
+def _from_folder(folder: Path, weights: str | None) -> ModelSource:
+    if not folder.is_dir():
+        raise InputError(f"model folder {str(folder)!r} does not exist; local-dir: takes a folder in timm's hub layout")
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise InputError(
+            f"model folder {str(folder)!r} has no config.json; save it with timm's save_for_hf or `cspedge train`"
+        )
+    config = _read_config(config_file)
+    found = (
+        _weights_file(weights) if weights else next((folder / f for f in WEIGHT_FILES if (folder / f).is_file()), None)
+    )
+    if found is None:
+        raise InputError(
+            f"model folder {str(folder)!r} has none of {', '.join(WEIGHT_FILES)}; put them there or give --weights"
+        )
+    digest = sha256_file(found)
+    return ModelSource(
+        name=folder.resolve().name,
+        architecture=str(config["architecture"]),
+        folder=folder,
+        weights=found,
+        config=config,
+        digest=sha256_json({"weights": digest, "config": config}),
+        weights_sha256=digest,
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{str(path)!r} is not readable JSON ({error}); it should be timm's config.json") from error
+    missing = [k for k in CONFIG_KEYS if not isinstance(config, dict) or k not in config]
+    if missing:
+        raise InputError(f"{str(path)!r} lacks {missing[0]!r}; timm's config.json names {' and '.join(CONFIG_KEYS)}")
+    return config  # type: ignore[no-any-return]
+
+
+def _from_name(model: str, weights: str | None) -> ModelSource:
+    import timm
+
+    architecture = model.partition(".")[0]
+    if "/" in model or ":" in model:
+        raise UsageError(f"unknown model {model!r}; give a timm name (see `cspedge models`) or local-dir:PATH")
+    if not timm.is_model(architecture):
+        import difflib
+
+        from cspedge.models.catalog import FIRST_CLASS
+
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=4, cutoff=0.5)
+        known = ", ".join(near or FIRST_CLASS)
+        raise UsageError(f"unknown model {model!r}; known: {known}; or local-dir:PATH for a folder of your own")
+    tags = timm.list_pretrained(f"{architecture}*")
+    if "." in model and model not in tags:
+        mine = [t for t in tags if t.partition(".")[0] == architecture]
+        raise UsageError(f"unknown tag in {model!r}; timm knows {', '.join(mine) or 'no weights'} for {architecture}")
+    file = _weights_file(weights) if weights else None
+    digest = sha256_file(file) if file else None
+    return ModelSource(
+        name=model,
+        architecture=architecture,
+        folder=None,
+        weights=file,
+        config=None,
+        digest=sha256_json({"weights": digest, "name": model, "timm": timm.__version__}),
+        weights_sha256=digest,
+    )

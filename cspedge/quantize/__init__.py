@@ -1,0 +1,1 @@
+"""The quantizer: graph preparation, observers, encodings, placement, structural parity."""

@@ -1,0 +1,267 @@
+"""Calibration: observes every tensor that any target may quantize and chooses all encodings once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cspedge.digest import sha256_bytes
+from cspedge.errors import InputError
+from cspedge.quantize.encodings import (
+    MIN_SCALE,
+    WMAX,
+    WMIN,
+    Encoding,
+    Encodings,
+    WeightEncoding,
+    encoding_from_range,
+)
+from cspedge.quantize.graph import NAME, tensor_of, weighted_nodes
+from cspedge.quantize.observers import BINS, Observer, activation_function, choose_range
+from cspedge.quantize.ops import FIXED_RANGE, LOSSLESS_ABOVE, LOSSLESS_BELOW, Role, arg, op_name, role
+from cspedge.quantize.placement import QuantizedModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import fx
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """Choices of a recipe's `[quantize]` table."""
+
+    observer: Observer = Observer.MSE
+    weight_search: bool = True
+    lossless_clip: bool = True
+    batch_size: int = 32
+
+
+@dataclass
+class _Range:
+    """Running extremes and, in the second pass, the histogram of one group of tensors."""
+
+    lo: float = float("inf")
+    hi: float = float("-inf")
+    counts: Any = None
+
+
+_Pass = Callable[[_Range, str, "torch.Tensor"], None]
+
+
+def calibrate(
+    graph: fx.GraphModule,
+    input_shape: tuple[int, int, int],
+    images: NDArray[np.uint8],
+    options: QuantizeOptions,
+    progress: Progress | None = None,
+) -> QuantizedModel:
+    """Two streaming passes over `images` (uint8 [n, 3, H, W]): extremes, then histograms; memory is one batch.
+
+    Raises InputError where an activation is NaN or infinite, naming the tensor.
+    """
+    groups = _groups(graph)
+    clips = _lossless_clips(graph) if options.lossless_clip else {}
+    ranges = {name: _Range() for name in set(groups.values())}
+    fixed = _fixed_ranges(graph)
+    total = 2 * len(images)
+    for number, observe_pass in enumerate((_observe_extremes, _observe_histogram)):
+        done = number * len(images)
+
+        def observe(name: str, tensor: torch.Tensor, into: _Pass = observe_pass) -> None:
+            into(ranges[groups[name]], name, _clip(tensor, clips.get(name)))
+
+        for start in range(0, len(images), options.batch_size):
+            batch = images[start : start + options.batch_size]
+            _run(graph, batch, observe, groups)
+            if progress is not None:
+                progress(done + start + len(batch), total)
+    activations: dict[str, Encoding] = {}
+    through = _through(graph)
+    members = {g: [n for n in groups if groups[n] == g] for g in ranges}
+    for name, group in groups.items():
+        shared = group if len(members[group]) > 1 else None
+        if group in fixed:
+            lo, hi = fixed[group]
+            activations[name] = encoding_from_range(lo, hi, observer="fixed", group=shared)
+            continue
+        found = ranges[group]
+        one = next((n for n in members[group] if n in through), None) if shared is None else None
+        lo, hi = choose_range(found.counts, found.lo, found.hi, options.observer, through.get(one) if one else None)
+        activations[name] = encoding_from_range(
+            lo, hi, observer=str(options.observer), observed=(found.lo, found.hi), group=shared
+        )
+    weights, integers = quantize_weights(graph, search=options.weight_search)
+    return QuantizedModel(
+        graph=graph,
+        input_shape=input_shape,
+        encodings=Encodings(activations=activations, weights=weights),
+        integer_weights=integers,
+    )
+
+
+def _observed(graph: fx.GraphModule) -> list[fx.Node]:
+    return [
+        n
+        for n in graph.graph.nodes
+        if NAME in n.meta
+        and (n.op == "placeholder" or role(n) is not Role.FLOAT)
+        and not isinstance(n.meta.get("val"), (list, tuple))
+    ]
+
+
+def _groups(graph: fx.GraphModule) -> dict[str, str]:
+    """Tensor name -> name of its group: pass-through ops and concats tie tensors to one encoding (union-find)."""
+    parent: dict[fx.Node, fx.Node] = {n: n for n in graph.graph.nodes}
+
+    def root(node: fx.Node) -> fx.Node:
+        while parent[node] is not node:
+            node = parent[node]
+        return node
+
+    order = {n: i for i, n in enumerate(graph.graph.nodes)}
+    for node in graph.graph.nodes:
+        tied: list[fx.Node] = []
+        if role(node) is Role.SHARE:
+            tied = [arg(node, 0)]
+        elif role(node) is Role.CONCAT:
+            tied = list(arg(node, 0))
+        for other in tied:
+            first, second = sorted((root(node), root(other)), key=order.__getitem__)
+            parent[second] = first
+    return {n.meta[NAME]: str(root(n).meta.get(NAME, root(n).name)) for n in _observed(graph)}
+
+
+def _fixed_ranges(graph: fx.GraphModule) -> dict[str, tuple[float, float]]:
+    """Tensors whose range is known: 8-bit images (scale 1/255, exact) and gates in [0, 1]."""
+    fixed = {}
+    for node in _observed(graph):
+        if node.op == "placeholder":
+            fixed[node.meta[NAME]] = (0.0, 1.0)
+        elif op_name(node) in FIXED_RANGE:
+            fixed[node.meta[NAME]] = FIXED_RANGE[op_name(node)]
+        elif op_name(node) == "hardtanh" and tuple(node.args[1:3]) == (0.0, 1.0):
+            fixed[node.meta[NAME]] = (0.0, 1.0)
+    return fixed
+
+
+def _lossless_clips(graph: fx.GraphModule) -> dict[str, tuple[float | None, float | None]]:
+    """Where every reader is constant beyond a bound, the bound."""
+    clips: dict[str, tuple[float | None, float | None]] = {}
+    for node in _observed(graph):
+        readers = {op_name(u) for u in node.users}
+        if not readers or not readers <= set(LOSSLESS_BELOW):
+            continue
+        below = min(LOSSLESS_BELOW[r] for r in readers)
+        above = max(LOSSLESS_ABOVE.get(r, float("inf")) for r in readers)
+        clips[node.meta[NAME]] = (below, None if above == float("inf") else above)
+    return clips
+
+
+def _through(graph: fx.GraphModule) -> dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
+    found = {}
+    for node in _observed(graph):
+        if len(node.users) == 1:
+            function = activation_function(op_name(next(iter(node.users))))
+            if function is not None:
+                found[node.meta[NAME]] = function
+    return found
+
+
+def _clip(tensor: torch.Tensor, bounds: tuple[float | None, float | None] | None) -> torch.Tensor:
+    return tensor if bounds is None else tensor.clamp(min=bounds[0], max=bounds[1])
+
+
+def _observe_extremes(found: _Range, name: str, tensor: torch.Tensor) -> None:
+    lo, hi = float(tensor.min()), float(tensor.max())
+    if not (abs(lo) < float("inf") and abs(hi) < float("inf")):
+        raise InputError(
+            f"the activation {name!r} is NaN or infinite on a calibration image; "
+            "check the weights, and that the images suit the model's preprocessing"
+        )
+    found.lo, found.hi = min(found.lo, lo), max(found.hi, hi)
+
+
+def _observe_histogram(found: _Range, name: str, tensor: torch.Tensor) -> None:
+    import numpy as np
+    import torch
+
+    if found.counts is None:
+        found.counts = np.zeros(BINS, np.int64)
+    if found.hi > found.lo:
+        histogram = torch.histc(tensor.float().flatten(), BINS, found.lo, found.hi)
+        found.counts += histogram.numpy().astype(np.int64)
+
+
+def _run(
+    graph: fx.GraphModule,
+    batch: NDArray[np.uint8],
+    observe: Callable[[str, torch.Tensor], None],
+    wanted: dict[str, str],
+) -> None:
+    import torch
+    from torch import fx
+
+    class Observing(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            name = n.meta.get(NAME)
+            if name in wanted:
+                observe(name, result)
+            return result
+
+    with torch.no_grad():
+        Observing(graph).run(torch.from_numpy(batch).float() / 255.0)
+
+
+def quantize_weights(
+    graph: fx.GraphModule, *, search: bool
+) -> tuple[dict[str, WeightEncoding], dict[str, torch.Tensor]]:
+    """Symmetric int8 per output channel. search: the scale of least squared error among 40 shrunken maxima.
+
+    A channel of zeros gets the smallest scale allowed and zeros; nothing divides by zero.
+    """
+    encodings, integers = {}, {}
+    for node in weighted_nodes(graph):
+        weight = tensor_of(graph, arg(node, 1))
+        assert weight is not None
+        scales = _weight_scales(weight, search)
+        shape = (-1, *([1] * (weight.dim() - 1)))
+        values = (weight / scales.reshape(shape)).round().clamp(WMIN, WMAX).to(_int8())
+        name = node.meta[NAME]
+        integers[name] = values
+        encodings[name] = WeightEncoding(
+            scales=tuple(float(s) for s in scales),
+            sha256=sha256_bytes(values.contiguous().numpy().tobytes()),
+            shape=tuple(weight.shape),
+        )
+    return encodings, integers
+
+
+def _int8() -> torch.dtype:
+    import torch
+
+    return torch.int8
+
+
+def _weight_scales(weight: torch.Tensor, search: bool) -> torch.Tensor:
+    import torch
+
+    flat = weight.flatten(1)
+    largest = flat.abs().amax(1)
+    # a nearly dead channel must not fall out of XNNPACK's range of multipliers beside live ones
+    floor = max(float(largest.max()) / WMAX * 2.0**-16, MIN_SCALE * 2.0**-8)
+    full = (largest / WMAX).clamp(min=floor)
+    if not search:
+        return full
+    best, best_error = full.clone(), torch.full_like(full, float("inf"))
+    for step in range(40):
+        scale = (full * (1.0 - 0.0125 * step)).clamp(min=floor)
+        error = ((flat / scale[:, None]).round().clamp(WMIN, WMAX) * scale[:, None] - flat).square().sum(1)
+        better = error < best_error
+        best, best_error = torch.where(better, scale, best), torch.where(better, error, best_error)
+    return best

@@ -1,0 +1,127 @@
+"""What the quantizer knows about each ATen operator, in one table.
+
+Roles decide where observers stand and which encodings must be equal:
+
+* ``weighted``: convolution and linear; int8 weights, output observed.
+* ``activation``: element-wise; may be fused into the op before it, output observed.
+* ``combine``: several tensors in, one out (add, mul); output observed.
+* ``pool``: averages; output observed.
+* ``share``: moves or selects values; input and output carry one encoding.
+* ``concat``: all inputs and the output carry one encoding (XNNPACK's rule, FACTS).
+
+An operator that is not listed stays in float and shows up as an fp32 island.
+"""
+
+from __future__ import annotations
+
+import operator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import fx
+
+
+class Role(StrEnum):
+    """How the quantizer treats an operator."""
+
+    WEIGHTED = "weighted"
+    ACTIVATION = "activation"
+    COMBINE = "combine"
+    POOL = "pool"
+    SHARE = "share"
+    CONCAT = "concat"
+    FLOAT = "float"
+
+
+ROLES: dict[str, Role] = {
+    "conv2d": Role.WEIGHTED,
+    "linear": Role.WEIGHTED,
+    "relu": Role.ACTIVATION,
+    "hardtanh": Role.ACTIVATION,
+    "relu6": Role.ACTIVATION,
+    "clamp": Role.ACTIVATION,
+    "hardswish": Role.ACTIVATION,
+    "hardsigmoid": Role.ACTIVATION,
+    "leaky_relu": Role.ACTIVATION,
+    "silu": Role.ACTIVATION,
+    "sigmoid": Role.ACTIVATION,
+    "gelu": Role.ACTIVATION,
+    "tanh": Role.ACTIVATION,
+    "elu": Role.ACTIVATION,
+    "add": Role.COMBINE,
+    "sub": Role.COMBINE,
+    "mul": Role.COMBINE,
+    "div": Role.COMBINE,
+    "mean": Role.POOL,
+    "adaptive_avg_pool2d": Role.POOL,
+    "avg_pool2d": Role.POOL,
+    "max_pool2d": Role.SHARE,
+    "view": Role.SHARE,
+    "reshape": Role.SHARE,
+    "flatten": Role.SHARE,
+    "squeeze": Role.SHARE,
+    "unsqueeze": Role.SHARE,
+    "permute": Role.SHARE,
+    "transpose": Role.SHARE,
+    "slice": Role.SHARE,
+    "split": Role.SHARE,
+    "split_with_sizes": Role.SHARE,
+    "chunk": Role.SHARE,
+    "getitem": Role.SHARE,
+    "contiguous": Role.SHARE,
+    "cat": Role.CONCAT,
+}
+
+# The exact output range of an activation, where its formula fixes one.
+FIXED_RANGE: dict[str, tuple[float, float]] = {
+    "hardsigmoid": (0.0, 1.0),
+    "sigmoid": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+}
+
+# Below the bound the following activation is constant (h-swish(x) = 0 for x <= -3, relu(x) = 0 for x <= 0),
+# so clipping the pre-activation there loses nothing.
+LOSSLESS_BELOW: dict[str, float] = {"hardswish": -3.0, "hardsigmoid": -3.0, "relu": 0.0, "relu6": 0.0}
+LOSSLESS_ABOVE: dict[str, float] = {"hardsigmoid": 3.0, "relu6": 6.0}
+
+
+def op_name(node: fx.Node) -> str:
+    """`aten.conv2d.default` -> `conv2d`; the empty string for what is not a call of an ATen operator."""
+    if node.op != "call_function":
+        return ""
+    if node.target is operator.getitem:
+        return "getitem"
+    schema = getattr(node.target, "_schema", None)
+    return str(schema.name).rpartition("::")[2] if schema is not None else ""
+
+
+def role(node: fx.Node) -> Role:
+    """The operator's role; `Role.FLOAT` for everything the table does not list."""
+    if not is_tensor(node):
+        return Role.FLOAT
+    return ROLES.get(op_name(node), Role.FLOAT)
+
+
+def arg(node: fx.Node, index: int) -> Any:
+    """A positional argument, None where there are fewer (fx types them too widely to be useful)."""
+    return node.args[index] if len(node.args) > index else None
+
+
+def is_tensor(node: fx.Node) -> bool:
+    """Whether the node's value is a floating-point tensor (or a list of them, as split gives)."""
+    import torch
+
+    value: Any = node.meta.get("val")
+    if isinstance(value, (list, tuple)):
+        value = value[0] if value else None
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def module_path(node: fx.Node) -> str:
+    """The module the node came from, as the user's model names it (`blocks.2.0.conv_dw`)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [entry[0] for entry in stack.values() if isinstance(entry, tuple) and isinstance(entry[0], str)]
+    paths = [p for p in paths if not p.startswith("_empty")]
+    path = str(paths[-1]) if paths else ""
+    return path.removeprefix("model.") if path != "model" else ""

@@ -1,0 +1,210 @@
+"""Placement: which tensors of one target get quantize/dequantize nodes. Same encodings, different subset."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cspedge.errors import TargetError, UsageError
+from cspedge.quantize.encodings import QMAX, QMIN, WMAX, WMIN, Encoding, Encodings
+from cspedge.quantize.graph import NAME, set_tensor, weighted_nodes
+from cspedge.quantize.ops import Role, arg, module_path, op_name, role
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+    from torch.export import ExportedProgram
+
+FUSABLE = ("relu", "relu6", "hardtanh", "clamp", "hardswish", "hardsigmoid", "leaky_relu", "silu", "sigmoid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What a target's runtime wants.
+
+    fuse: activations that run inside the op before them, so that one quantizer stands after both;
+    activation_dtype: int8, or uint8 (the same codes plus 128); quantize_output: whether the logits are quantized
+    too; one_user: a dequantize node for each consumer rather than one for all.
+    """
+
+    fuse: tuple[str, ...] = ()
+    activation_dtype: str = "int8"
+    quantize_output: bool = False
+    one_user: bool = True
+
+    def __post_init__(self) -> None:
+        bad = sorted(set(self.fuse) - set(FUSABLE))
+        if bad:
+            raise UsageError(f"placement cannot fuse {bad[0]!r}; known activations: {', '.join(FUSABLE)}")
+        if self.activation_dtype not in {"int8", "uint8"}:
+            raise UsageError(f"activation_dtype {self.activation_dtype!r}; allowed: int8, uint8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedModel:
+    """The fp32 graph, one set of encodings, and the integer weights they describe.
+
+    graph: batch-dynamic GraphModule, float32 [n, 3, H, W] in [0, 1] -> logits; integer_weights: int8 tensors in
+    torch's layout, by tensor name.
+    """
+
+    graph: fx.GraphModule
+    input_shape: tuple[int, int, int]
+    encodings: Encodings
+    integer_weights: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedModel:
+    """A graph ready for one backend: float (no encodings) or with quantize/dequantize nodes in place.
+
+    activations: the encodings that were placed, by tensor name; weights: names of the weights that are int8.
+    """
+
+    graph: fx.GraphModule
+    input_shape: tuple[int, int, int]
+    activations: Mapping[str, Encoding]
+    weights: Mapping[str, torch.Tensor]
+    encodings: Encodings | None
+
+    def example(self) -> torch.Tensor:
+        """A float32 [1, 3, H, W] tensor in [0, 1], always the same."""
+        import torch
+
+        return torch.rand((1, *self.input_shape), generator=torch.Generator().manual_seed(0))
+
+    def exported(self) -> ExportedProgram:
+        """The graph as an ExportedProgram of static batch 1; TargetError where torch.export refuses it."""
+        import torch
+
+        try:
+            with torch.no_grad():
+                return torch.export.export(self.graph, (self.example(),))
+        except Exception as error:  # torch.export raises many types
+            raise TargetError(f"torch.export cannot re-trace the placed graph: {error}") from error
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """PT2E's answer: the placed graph in eager torch, float32 [n, 3, H, W] -> [n, classes]."""
+        import torch
+
+        with torch.no_grad():
+            result = self.graph(images)
+        return result[0] if isinstance(result, (tuple, list)) else result  # type: ignore[no-any-return]
+
+
+def place_float(graph: fx.GraphModule, input_shape: tuple[int, int, int]) -> PlacedModel:
+    """The fp32 graph as it is, for float artifacts."""
+    return PlacedModel(graph=copy.deepcopy(graph), input_shape=input_shape, activations={}, weights={}, encodings=None)
+
+
+def place(model: QuantizedModel, placement: Placement) -> PlacedModel:
+    """Puts the encodings of `model` into its graph where `placement` wants them; deterministic, no calibration."""
+    graph = copy.deepcopy(model.graph)
+    names = chosen_tensors(graph, placement)
+    placed: dict[str, Encoding] = {}
+    for node in list(graph.graph.nodes):
+        name = node.meta.get(NAME)
+        if name in names and name in model.encodings.activations:
+            placed[name] = model.encodings.activations[name]
+            _quantize_node(graph, node, placed[name], placement)
+    weights = {}
+    for node in weighted_nodes(graph):
+        name = node.meta[NAME]
+        source = arg(node, 0)
+        if name in model.encodings.weights and op_name(source).startswith("dequantize"):
+            weights[name] = model.integer_weights[name]
+            _quantize_weight(graph, node, model)
+    graph.graph.eliminate_dead_code()
+    graph.graph.lint()
+    graph.recompile()
+    return PlacedModel(
+        graph=graph, input_shape=model.input_shape, activations=placed, weights=weights, encodings=model.encodings
+    )
+
+
+def chosen_tensors(graph: fx.GraphModule, placement: Placement) -> frozenset[str]:
+    """Names of the tensors that `placement` quantizes."""
+    chosen = set()
+    outputs = {id(n) for n in next(n for n in graph.graph.nodes if n.op == "output").all_input_nodes}
+    for node in graph.graph.nodes:
+        if NAME not in node.meta or node.op == "output":
+            continue
+        is_quantizable = node.op == "placeholder" or role(node) is not Role.FLOAT
+        is_list = isinstance(node.meta.get("val"), (list, tuple))
+        skipped = _fused_into_next(node, placement) or _inside_affine_chain(node) or is_list
+        if is_quantizable and not skipped and (id(node) not in outputs or placement.quantize_output):
+            chosen.add(node.meta[NAME])
+    return frozenset(chosen)
+
+
+def _fused_into_next(node: fx.Node, placement: Placement) -> bool:
+    """Whether the only reader is an activation that the runtime runs inside this op."""
+    if role(node) not in {Role.WEIGHTED, Role.COMBINE} or len(node.users) != 1:
+        return False
+    return op_name(next(iter(node.users))) in placement.fuse
+
+
+def _has_constant(node: fx.Node) -> bool:
+    return role(node) is Role.COMBINE and any(a.op == "get_attr" for a in node.all_input_nodes)
+
+
+def _inside_affine_chain(node: fx.Node) -> bool:
+    """x - mean, then / std: arithmetic with constants stays float up to its last step (normalisation)."""
+    return _has_constant(node) and len(node.users) == 1 and _has_constant(next(iter(node.users)))
+
+
+def _quantize_node(graph: fx.GraphModule, node: fx.Node, encoding: Encoding, placement: Placement) -> None:
+    import torch
+
+    ops = torch.ops.quantized_decomposed
+    unsigned = placement.activation_dtype == "uint8"
+    shift = 128 if unsigned else 0
+    params = (
+        encoding.scale,
+        encoding.zero_point + shift,
+        QMIN + shift,
+        QMAX + shift,
+        torch.uint8 if unsigned else torch.int8,
+    )
+    users = list(node.users)
+    meta: dict[str, Any] = {k: node.meta[k] for k in ("nn_module_stack", "val") if k in node.meta}
+    with graph.graph.inserting_after(node):
+        quantized = graph.graph.call_function(ops.quantize_per_tensor.default, (node, *params))
+    quantized.meta = dict(meta)
+    shared: fx.Node | None = None
+    for user in users:
+        if shared is None or placement.one_user:
+            with graph.graph.inserting_before(_first(users, graph) if not placement.one_user else user):
+                shared = graph.graph.call_function(ops.dequantize_per_tensor.default, (quantized, *params))
+            shared.meta = dict(meta)
+        user.replace_input_with(node, shared)
+
+
+def _first(users: list[fx.Node], graph: fx.GraphModule) -> fx.Node:
+    first: fx.Node = next(n for n in graph.graph.nodes if n in users)
+    return first
+
+
+def _quantize_weight(graph: fx.GraphModule, node: fx.Node, model: QuantizedModel) -> None:
+    import torch
+
+    name = node.meta[NAME]
+    encoding = model.encodings.weights[name]
+    base = module_path(node).replace(".", "_") or node.name
+    values = set_tensor(graph, node, f"{base}_weight_int8", model.integer_weights[name])
+    scales = set_tensor(graph, node, f"{base}_weight_scale", torch.tensor(encoding.scales, dtype=torch.float32))
+    zeros = set_tensor(graph, node, f"{base}_weight_zero_point", torch.zeros(len(encoding.scales), dtype=torch.int64))
+    with graph.graph.inserting_before(node):
+        weight = graph.graph.call_function(
+            torch.ops.quantized_decomposed.dequantize_per_channel.default,
+            (values, scales, zeros, 0, WMIN, WMAX, torch.int8),
+        )
+    weight.meta = {k: node.meta[k] for k in ("nn_module_stack",) if k in node.meta}
+    old = arg(node, 1)
+    node.update_arg(1, weight)
+    if not old.users:
+        graph.graph.erase_node(old)
+        owner, _, leaf = str(old.target).rpartition(".")
+        delattr(graph.get_submodule(owner), leaf)

@@ -1,0 +1,159 @@
+"""Puts report.json (schema 1) together from the stages' values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cspedge.types import ArtifactResult, Evaluation, Evidence, ImageSet, Precision, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cspedge.models.reference import ReferenceInfo
+
+EMULATED = (
+    "evaluated by cspedge's MIL reference executor from the saved package; no Apple device took part, so the numbers "
+    "hold for the program's arithmetic, not for a particular compute unit"
+)
+
+
+def build_report(
+    info: ReferenceInfo,
+    *,
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64] | None,
+    validation: dict[str, Any] | None,
+    calibration: dict[str, Any] | None,
+    results: Sequence[ArtifactResult],
+    reference_device: str | None = None,
+    budget: Mapping[str, float | None] | None = None,
+    stages: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The report as plain JSON values, checked against the schema. logits: the reference's, float32 [n, classes]."""
+    from cspedge.devices.host import environment
+    from cspedge.evaluate.metrics import agreement_matrix
+    from cspedge.models.preprocess import manifest
+    from cspedge.report.schema import REFERENCE, validate
+
+    env = environment()
+    evaluated = {REFERENCE: logits} | {r.label: r.evaluation.logits for r in results if r.evaluation is not None}
+    report = {
+        "schema": 1,
+        "model": {
+            "name": info.name,
+            "architecture": info.architecture,
+            "head": info.head,
+            "weights_sha256": info.weights_sha256,
+            "params": info.params,
+            "num_classes": info.num_classes,
+            "labels": list(info.labels) or None,
+            "preprocess": manifest(info.preprocess),
+        },
+        "reference": _reference(info, logits, labels, reference_device or env["cpu"]),
+        "calibration": calibration,
+        "validation": validation,
+        "artifacts": [artifact_entry(r, budget or {}) for r in results],
+        "agreement": agreement_matrix(evaluated) if len(evaluated) > 1 else [],
+        "environment": env,
+        "stages": [dict(s) for s in stages],
+        "notes": [*notes, *_saturation_note(results, env)],
+    }
+    validate(report)
+    return report
+
+
+def _reference(
+    info: ReferenceInfo, logits: NDArray[np.float32], labels: NDArray[np.int64] | None, device: str
+) -> dict[str, Any]:
+    from cspedge.errors import InputError
+    from cspedge.evaluate.metrics import accuracy
+
+    if labels is None:
+        raise InputError("a report needs labelled validation images; give a folder with one subfolder per class")
+    found = accuracy(logits, logits, labels)
+    return {
+        "precision": "fp32",
+        "device": device,
+        "top1": found.top1,
+        "top5": found.top5,
+        "macro_top1": found.macro_top1,
+        "n": found.n,
+        "trained_on": info.trained_on,
+    }
+
+
+def images_entry(images: ImageSet) -> dict[str, Any]:
+    """How a set of images stands in the report."""
+    return {
+        "n": len(images),
+        "sha256": images.sha256,
+        "source": images.source,
+        "skipped": [{"name": s.name, "reason": s.reason} for s in images.skipped],
+    }
+
+
+validation_entry = images_entry
+
+
+def calibration_entry(images: ImageSet, *, recipe: str, overlap: int) -> dict[str, Any]:
+    """The report's "calibration"; overlap: images (by content) that validation holds too."""
+    return images_entry(images) | {"recipe": recipe, "overlap_with_validation": overlap}
+
+
+def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -> dict[str, Any]:
+    """One row of the report's "artifacts", with its verdict."""
+    from cspedge.report.verdict import judge
+
+    artifact, evaluation = result.artifact, result.evaluation
+    evidence = evaluation.evidence if evaluation is not None else Evidence.NOT_RUN
+    entry: dict[str, Any] = {
+        "target": result.target,
+        "backend": result.backend,
+        "precision": str(result.precision),
+        "status": str(result.status),
+        "reason": result.reason,
+        "path": f"{result.target}/{artifact.path.name}" if artifact else None,
+        "bytes": artifact.bytes if artifact else None,
+        "sha256": artifact.sha256 if artifact else None,
+        "placement": artifact.placement if artifact else None,
+        "evidence": str(evidence),
+        "evidence_detail": EMULATED if evidence is Evidence.REFERENCE_EXECUTOR else None,
+        "accuracy": _accuracy(evaluation),
+        "latency": _plain(asdict(result.latency)) if result.latency else None,
+        "audit": _audit(result),
+        "lower_s": artifact.lower_s if artifact else None,
+        "manifest": result.manifest,
+    }
+    verdict, reasons = judge(entry, budget)
+    return entry | {"verdict": str(verdict), "reasons": reasons}
+
+
+def _accuracy(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    return None if evaluation is None else _plain(asdict(evaluation.accuracy))
+
+
+def _audit(result: ArtifactResult) -> dict[str, Any] | None:
+    if result.artifact is None or result.artifact.audit is None or result.status is not Status.OK:
+        return None
+    return _plain(asdict(result.artifact.audit))
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+
+
+def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) -> list[str]:
+    """On x86 without VNNI, u8 x s8 products may saturate; the figures of that machine must say so (FACTS)."""
+    from cspedge.devices.host import saturates_u8s8
+
+    affected = [r.label for r in results if r.precision is Precision.INT8 and r.target in {"openvino", "onnxruntime"}]
+    if not affected or not saturates_u8s8(tuple(env["isa"])):
+        return []
+    return [
+        f"This CPU has AVX2 without VNNI: 8-bit products may saturate in {', '.join(sorted(affected))}, "
+        "so their accuracy here is a lower bound for CPUs with VNNI and for Arm."
+    ]

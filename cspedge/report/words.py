@@ -1,0 +1,79 @@
+"""Numbers and names as the report says them: fractions as percent, drops as points, bytes as MB."""
+
+from __future__ import annotations
+
+import unicodedata
+
+VERDICT_WORDS = {"ship": "ship", "caution": "caution", "do-not-ship": "do not ship"}
+EVIDENCE_WORDS = {
+    "measured": "measured here",
+    "reference-executor": "reference executor",
+    "not-run": "not run",
+}
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """0.9833 -> '98.3 %', 1 -> '100 %'. Never rounds up to all or down to none: 0.9999 -> '>99.9 %'."""
+    if fraction in (0, 1):
+        return f"{100 * fraction:.0f} %"
+    text = f"{100 * fraction:.{digits}f}"
+    step = 10.0**-digits
+    if text == f"{100:.{digits}f}":
+        return f">{100 - step:.{digits}f} %"
+    if float(text) == 0:
+        return f"<{step:.{digits}f} %"
+    return f"{text} %"
+
+
+def points(fraction: float, digits: int = 2) -> str:
+    """A difference of fractions in percentage points, signed with a real minus: -0.0028 -> '\u22120.28'."""
+    value = round(100 * fraction, digits) + 0.0  # + 0.0 turns -0.0 into 0.0
+    return f"{value:.{digits}f}".replace("-", "\u2212")
+
+
+def megabytes(count: int) -> str:
+    """Decimal units, as app stores count: 612_345 -> '612 kB', 2_400_000 -> '2.40 MB'."""
+    if count < 1_000:
+        return f"{count} B"
+    if count < 999_500:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.2f} MB" if count < 99_995_000 else f"{count / 1e6:,.0f} MB"
+
+
+def milliseconds(value: float) -> str:
+    """Three significant digits, no unit: 0.4211 -> '0.421', 12.34 -> '12.3', 140.2 -> '140'."""
+    if value < 0.9995:
+        return f"{value:.3f}"
+    if value < 9.995:
+        return f"{value:.2f}"
+    return f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def seconds(value: float) -> str:
+    """0.04 -> '0.04 s', 24.31 -> '24.3 s', 312 -> '5 min 12 s'."""
+    if value >= 119.5:
+        minutes, rest = divmod(round(value), 60)
+        return f"{minutes} min {rest} s"
+    return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
+
+
+def times(ratio: float) -> str:
+    """A ratio: 1.4142 -> '1.41', 12.5 -> '12.5'."""
+    return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}"
+
+
+def plain(text: str) -> str:
+    """`text` without control and format characters (bidi overrides, zero-width, NUL), for display only."""
+    return "".join(" " if c in "\n\r\t" else c for c in text if unicodedata.category(c) not in _HIDDEN or c in "\n\r\t")
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most `limit` characters, the middle cut out: both ends of a name tell it apart."""
+    text = plain(text)
+    if len(text) <= limit:
+        return text
+    head = (limit - 1) * 2 // 3
+    return f"{text[:head]}\u2026{text[len(text) - (limit - 1 - head) :]}"
+
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})

@@ -1,0 +1,295 @@
+"""The stages as stored results: for each, what its key holds and how its files are written and read.
+
+A key holds the digest of everything the result depends on; `CODE` is raised by hand when a stage's own code changes
+its result. Nothing here decides what to run: that is `cspedge.pipeline`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cspedge.digest import pretty_json, sha256_json
+from cspedge.models.reference import ReferenceInfo
+from cspedge.types import Artifact, Audit, Evidence, ImageSet, Precision, Preprocess, Skipped
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cspedge.config import Recipe, Target
+    from cspedge.data.images import ImageList
+    from cspedge.models.source import ModelSource
+    from cspedge.quantize.placement import QuantizedModel
+    from cspedge.store import StoredObject
+    from cspedge.types import Latency
+
+CODE: Mapping[str, int] = {
+    "reference": 1,
+    "images": 1,
+    "logits": 1,
+    "quantize": 1,
+    "lower": 1,
+    "evaluate": 1,
+    "bench": 1,
+}
+TORCH = ("torch", "numpy")
+
+
+def tool_versions(*packages: str) -> dict[str, str]:
+    """Installed versions by name, without importing anything; "absent" for what is not installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+# ---- keys: what each result depends on -----------------------------------------------------------------------------
+
+
+def reference_inputs(source: ModelSource) -> dict[str, Any]:
+    return {"source": source.digest, "name": source.name, "tools": tool_versions("torch", "timm")}
+
+
+def images_inputs(
+    images: ImageList,
+    indices: Sequence[int],
+    preprocess: Preprocess,
+    max_unreadable: float,
+    labels: Sequence[int] | None,
+) -> dict[str, Any]:
+    return {
+        "digests": [images.digests[i] for i in indices],
+        "names": [images.names[i] for i in indices],
+        "source": images.source,
+        "labels": None if labels is None else sha256_json([int(v) for v in labels]),
+        "preprocess": asdict(preprocess),
+        "max_unreadable": max_unreadable,
+        "tools": tool_versions("pillow", "torchvision", "timm"),
+    }
+
+
+def logits_inputs(reference: str, images: str, device: str) -> dict[str, Any]:
+    return {"reference": reference, "images": images, "device": device, "tools": tool_versions(*TORCH)}
+
+
+def quantize_inputs(reference: str, images: str, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "reference": reference,
+        "images": images,
+        "recipe": {k: str(v) if isinstance(v, str) else v for k, v in asdict(recipe.quantize).items()},
+        "tools": tool_versions(*TORCH),
+    }
+
+
+def lower_inputs(
+    reference: str,
+    quantized: str | None,
+    images: str | None,
+    target: Target,
+    precision: Precision,
+    backend_code: int,
+    sdk: Mapping[str, str],
+    name: str,
+) -> dict[str, Any]:
+    """quantized and images (those of the check) are None for float artifacts, which no calibration touches."""
+    from cspedge import lowering
+
+    wanted = lowering.target_inputs(target)
+    if precision.is_float:  # a float artifact has no placement
+        del wanted["placement"]
+    return {
+        "reference": reference,
+        "quantized": quantized,
+        "check_images": images,
+        "target": wanted,
+        "precision": str(precision),
+        "backend_code": backend_code,
+        "lowering_code": lowering.CODE_VERSION,
+        "name": name,
+        "tools": tool_versions("torch", "torchao", "timm") | dict(sdk),
+    }
+
+
+def evaluate_inputs(
+    artifact: str, images: str, threads: int, sdk: Mapping[str, str], options: Mapping[str, object], isa: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "artifact": artifact,
+        "images": images,
+        "threads": threads,
+        "options": dict(options),
+        "isa": list(isa),
+        "tools": dict(sdk),
+    }
+
+
+def bench_inputs(
+    artifacts: Mapping[str, str],
+    image: str,
+    threads: int,
+    rounds: int,
+    per_round: int,
+    seed: int,
+    host: Mapping[str, Any],
+    sdk: Mapping[str, str],
+) -> dict[str, Any]:
+    return {
+        "artifacts": dict(artifacts),
+        "image": image,
+        "threads": threads,
+        "rounds": rounds,
+        "per_round": per_round,
+        "seed": seed,
+        "host": dict(host),
+        "tools": dict(sdk),
+    }
+
+
+# ---- results: written into a stage's folder, read from a verified object -------------------------------------------
+
+
+def write_reference(info: ReferenceInfo, folder: Path) -> dict[str, Any]:
+    (folder / "reference.json").write_text(pretty_json(asdict(info)), encoding="utf-8")
+    return {}
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists become the tuples of a frozen value."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
+def read_reference(stored: StoredObject) -> ReferenceInfo:
+    data = json.loads(stored.file("reference.json").read_text(encoding="utf-8"))
+    pre = _tuples(data.pop("preprocess"))
+    labels = tuple(data.pop("labels"))
+    return ReferenceInfo(**data, labels=labels, preprocess=Preprocess(**pre))
+
+
+def write_images(images: ImageSet, notes: Sequence[tuple[str, str]], folder: Path) -> dict[str, Any]:
+    import numpy as np
+
+    np.save(folder / "images.npy", images.images)
+    if images.labels is not None:
+        np.save(folder / "labels.npy", images.labels)
+    listing = {
+        "names": list(images.names),
+        "digests": list(images.digests),
+        "source": images.source,
+        "skipped": [asdict(s) for s in images.skipped],
+        "notes": [list(n) for n in notes],
+    }
+    (folder / "images.json").write_text(pretty_json(listing), encoding="utf-8")
+    return {"n": len(images)}
+
+
+def read_images(stored: StoredObject) -> tuple[ImageSet, tuple[tuple[str, str], ...]]:
+    """The images (memory-mapped: most runs of a finished workspace never look at a pixel) and decoding remarks."""
+    import numpy as np
+
+    listing = json.loads(stored.file("images.json").read_text(encoding="utf-8"))
+    labels = np.load(stored.file("labels.npy")) if "labels.npy" in stored.files else None
+    images = ImageSet(
+        images=np.load(stored.file("images.npy"), mmap_mode="r"),
+        labels=labels,
+        names=tuple(listing["names"]),
+        digests=tuple(listing["digests"]),
+        source=listing["source"],
+        skipped=tuple(Skipped(**s) for s in listing["skipped"]),
+    )
+    return images, tuple((n[0], n[1]) for n in listing["notes"])
+
+
+def write_array(name: str, values: NDArray[np.float32], folder: Path) -> None:
+    import numpy as np
+
+    np.save(folder / f"{name}.npy", values)
+
+
+def read_array(name: str, stored: StoredObject) -> NDArray[np.float32]:
+    import numpy as np
+
+    found: NDArray[np.float32] = np.load(stored.file(f"{name}.npy"))
+    return found
+
+
+def write_quantized(model: QuantizedModel, folder: Path) -> dict[str, Any]:
+    from safetensors.torch import save_file
+
+    (folder / "encodings.json").write_text(pretty_json(model.encodings.to_dict()), encoding="utf-8")
+    save_file({k: v.contiguous() for k, v in sorted(model.integer_weights.items())}, folder / "integer.safetensors")
+    return {"activations": len(model.encodings.activations), "weights": len(model.encodings.weights)}
+
+
+def read_quantized(stored: StoredObject, graph: Any, shape: tuple[int, int, int]) -> QuantizedModel:
+    """The quantized model again: the graph is prepared anew from the weights, the numbers come from the store."""
+    from safetensors.torch import load_file
+
+    from cspedge.quantize.encodings import loads
+    from cspedge.quantize.placement import QuantizedModel
+
+    return QuantizedModel(
+        graph=graph,
+        input_shape=shape,
+        encodings=loads(stored.file("encodings.json").read_text(encoding="utf-8")),
+        integer_weights=load_file(stored.file("integer.safetensors")),
+    )
+
+
+def write_artifact(artifact: Artifact, folder: Path) -> dict[str, Any]:
+    """The artifact itself was written into `folder` by the lowering; this adds what is known about it.
+
+    `lower_s` is a time and so not part of the result: it stands in the store's own `seconds`.
+    """
+    plain = asdict(artifact) | {"path": artifact.path.name, "precision": str(artifact.precision)}
+    lower_s = plain.pop("lower_s")
+    (folder / "artifact.json").write_text(pretty_json(plain), encoding="utf-8")
+    del lower_s
+    return {}
+
+
+def read_artifact(stored: StoredObject) -> Artifact:
+    data = json.loads(stored.file("artifact.json").read_text(encoding="utf-8"))
+    audit = data.pop("audit")
+    if audit is not None:
+        audit = Audit(**_tuples(audit))
+    path = stored.file(data.pop("path"))
+    precision = Precision(data.pop("precision"))
+    return Artifact(**data, path=path, audit=audit, precision=precision, lower_s=stored.seconds or 0.0)
+
+
+def write_evaluation(logits: NDArray[np.float32], evidence: Evidence, folder: Path) -> dict[str, Any]:
+    write_array("logits", logits, folder)
+    return {"evidence": str(evidence)}
+
+
+def write_latencies(found: Mapping[str, Latency | str], folder: Path) -> dict[str, Any]:
+    plain = {k: v if isinstance(v, str) else asdict(v) for k, v in found.items()}
+    (folder / "latency.json").write_text(pretty_json(plain), encoding="utf-8")
+    return {}
+
+
+def read_latencies(stored: StoredObject) -> dict[str, Latency | str]:
+    from cspedge.types import Latency
+
+    data = json.loads(stored.file("latency.json").read_text(encoding="utf-8"))
+    return {label: value if isinstance(value, str) else Latency(**_tuples(value)) for label, value in data.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRow:
+    """One line of the report's "stages"."""
+
+    name: str
+    seconds: float
+    cached: bool
+
+
+Note = Callable[[str], None]

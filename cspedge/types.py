@@ -1,0 +1,194 @@
+"""Values that travel between the stages: frozen, keyword-only, free of heavy imports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Precision(StrEnum):
+    """Numeric format of an artifact: `int8` means int8 weights per channel and int8 activations."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+    @property
+    def is_float(self) -> bool:
+        return self is not Precision.INT8
+
+
+class Status(StrEnum):
+    """What became of one artifact."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNAVAILABLE = "unavailable"
+
+
+class Evidence(StrEnum):
+    """What stands behind an artifact's accuracy figures."""
+
+    MEASURED = "measured"
+    REFERENCE_EXECUTOR = "reference-executor"
+    NOT_RUN = "not-run"
+
+
+class Verdict(StrEnum):
+    """Whether an artifact should reach users."""
+
+    SHIP = "ship"
+    CAUTION = "caution"
+    DO_NOT_SHIP = "do-not-ship"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """The preprocessing contract: how an image file becomes the model's input tensor.
+
+    The tensor is float32 NCHW, RGB, in [0, 1] (uint8 / 255); `mean` and `std` are applied inside
+    the graph and stand here for the record. `interpolation` is Pillow's word (bilinear, bicubic, ...).
+    """
+
+    input_size: tuple[int, int, int]  # channels, height, width
+    crop_pct: float
+    crop_mode: str
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """An image that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Decoded, preprocessed images.
+
+    images: uint8 [n, 3, H, W], RGB; labels: int64 [n] or None; names: paths relative to the source;
+    digests: SHA-256 of each encoded image (file content), in the same order.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    source: str
+    skipped: tuple[Skipped, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the images (by content) and labels, in order."""
+        from cspedge.digest import sha256_json
+
+        labels = None if self.labels is None else [int(v) for v in self.labels]
+        return sha256_json({"digests": list(self.digests), "labels": labels})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Accuracy of one artifact on the validation set, all fractions of 1 (see `cspedge.evaluate`)."""
+
+    n: int
+    top1: float
+    top5: float
+    macro_top1: float
+    drop_top1: float
+    drop_ci95: tuple[float, float]
+    agreement: float
+    sqnr_db: float | None  # None where artifact and reference are equal bit for bit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Single-image latency of one artifact on one device."""
+
+    device: str
+    isa: tuple[str, ...]
+    threads: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    load_ms: float
+    peak_rss_mb: float | None
+    samples_ms: tuple[float, ...]
+    speedup_vs_fp32: float | None = None
+    speedup_ci95: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What really runs in int8, as the saved artifact (or its runtime) says."""
+
+    int8_op_share: float
+    int8_mac_share: float
+    fp32_islands: tuple[str, ...]
+    encodings_match: bool | None  # None for float artifacts
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One lowered model on disk, loaded from its file and compared before it is one.
+
+    path: a file, or a folder for formats that are folders; sha256 and bytes are those of `path`;
+    check_sqnr_db: against PT2E's answer to the same placed graph (None: equal); placement: in words.
+    """
+
+    target: str
+    backend: str
+    precision: Precision
+    path: Path
+    bytes: int
+    sha256: str
+    placement: str
+    audit: Audit | None
+    check_sqnr_db: float | None
+    lower_s: float
+
+    @property
+    def label(self) -> str:
+        return f"{self.target}/{self.precision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One artifact's answers on a validation set. logits: float32 [n, classes]."""
+
+    logits: NDArray[np.float32]
+    accuracy: Accuracy
+    evidence: Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactResult:
+    """A row of the report: one target in one precision, whatever became of it."""
+
+    target: str
+    backend: str
+    precision: Precision
+    status: Status
+    reason: str | None = None
+    artifact: Artifact | None = None
+    evaluation: Evaluation | None = None
+    latency: Latency | None = None
+    manifest: str | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.target}/{self.precision}"
