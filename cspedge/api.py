@@ -102,8 +102,8 @@ def reference_logits(
     try:
         with torch.no_grad():
             for start in range(0, len(images), batch_size):
-                batch = torch.from_numpy(images.images[start : start + batch_size]).to(device).float() / 255.0
-                parts.append(module(batch).float().cpu().numpy())
+                batch = images.images[start : start + batch_size].astype(np.float32) / np.float32(255)
+                parts.append(module(torch.from_numpy(batch).to(device)).float().cpu().numpy())
                 if progress is not None:
                     progress(min(start + batch_size, len(images)), len(images))
     finally:

@@ -106,15 +106,23 @@ class _Ledger:
 
     store: Store
     ui: Ui
+    name: str
     rows: list[StageRow] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
     def stage(
         self, task: str, name: str, inputs: Mapping[str, object], build: Callable[[Path], Mapping[str, object]]
     ) -> StoredObject:
-        result: StageResult = self.store.stage(name, CODE[name], inputs, build)
+        key = self.store.key(name, CODE[name], inputs)
+        if key not in self.keys:
+            self.keys.append(key)
+
+        def named_build(folder: Path) -> Mapping[str, object]:
+            self.store.ref(self.name, self.keys)  # before it is built, so that a gc at the same moment spares it
+            return build(folder)
+
+        result: StageResult = self.store.stage(name, CODE[name], inputs, named_build)
         self.rows.append(StageRow(name=task, seconds=round(result.seconds, 3), cached=result.cached))
-        self.keys.append(result.object.key)
         self.ui.finished(task, result.seconds, result.cached)
         return result.object
 
@@ -137,12 +145,15 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     ui = ui or Silent()
     chosen = _targets(options)
     recipe = load_recipe(options.recipe)
+    if options.model is None and options.weights is not None:
+        raise UsageError("--weights needs MODEL, the timm name of the architecture the weights belong to")
     source = sources.resolve(options.model, options.weights)
     _check_data(options, upto, chosen)
-    ledger = _Ledger(store=Store(options.workspace), ui=ui)
+    ledger = _Ledger(store=Store(options.workspace), ui=ui, name=f"run-{_run_name(source.name)}")
     loaded = _load(source, ledger)
     needs_int8 = upto is Upto.QUANTIZE or any(p is Precision.INT8 for _, ps in chosen for p in ps)
     validation_list = api.list_images(options.val, "val") if upto >= Upto.EVALUATE else None
+    labels = None if validation_list is None else _labels(validation_list, loaded.info)  # before any work is done
     calibration: _Images | None = None
     overlap, notes = 0, list[str]()
     if needs_int8:
@@ -160,7 +171,8 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         results = [_publish_artifact(r, loaded.info, quantized, calibration, options, files) for r in results]
     report = None
     if validation_list is not None:
-        validation = _validation(options, validation_list, loaded, ledger)
+        everything = tuple(range(len(validation_list)))
+        validation, _ = _images("validation images", validation_list, everything, labels, options, loaded, ledger)
         logits, device = _reference_logits(loaded, validation, ledger)
         results = [_evaluate(r, validation, logits, options, ledger) for r in results]
         if upto >= Upto.BENCH:
@@ -169,7 +181,8 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
             options, recipe, loaded, results, calibration, overlap, validation, logits, device, ledger, notes
         )
         files += _publish_report(report, options.out)
-    ledger.store.ref(f"run-{_run_name(source.name)}", ledger.keys)
+    if any(not row.cached for row in ledger.rows):
+        ledger.store.ref(ledger.name, ledger.keys)
     return replace(
         outcome,
         results=tuple(results),
@@ -218,8 +231,6 @@ def _targets(options: RunOptions) -> list[tuple[Target, tuple[Precision, ...]]]:
 def _check_data(options: RunOptions, upto: Upto, chosen: list[tuple[Target, tuple[Precision, ...]]]) -> None:
     """A model of the user's needs images of the user's: the built-in digits belong to the built-in model alone."""
     if options.model is None:
-        if options.weights is not None:
-            raise UsageError("--weights needs MODEL, the timm name of the architecture the weights belong to")
         return
     int8 = upto is Upto.QUANTIZE or any(p is Precision.INT8 for _, ps in chosen for p in ps)
     if int8 and options.calib is None:
@@ -323,11 +334,10 @@ def _calibration(
     return found, overlap, notes
 
 
-def _validation(options: RunOptions, listed: ImageList, loaded: _Loaded, ledger: _Ledger) -> _Images:
+def _labels(listed: ImageList, info: ReferenceInfo) -> NDArray[np.int64]:
     from cspedge.data.images import labels_for
 
-    labels = labels_for(listed, loaded.info.labels, num_classes=loaded.info.num_classes)
-    return _images("validation images", listed, tuple(range(len(listed))), labels, options, loaded, ledger)[0]
+    return labels_for(listed, info.labels, num_classes=info.num_classes)
 
 
 _Quantized = tuple["StoredObject", Callable[[], "QuantizedModel"]]

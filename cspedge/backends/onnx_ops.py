@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cspedge.quantize.ops import op_name
-
 if TYPE_CHECKING:
     from torch import fx
 
@@ -48,10 +46,11 @@ def _conv2d(w: Writer, node: fx.Node, a: Args) -> Result:
 
 
 def _linear(w: Writer, node: fx.Node, a: Args) -> Result:
-    """MatMul with the weight as [I, O], and Add: ONNX Runtime runs dq, dq -> MatMul in int8, and Gemm in float."""
+    """Gemm and Add apart: dq, dq -> Gemm runs in int8 with a float result; with a float bias inside it does not."""
     source, weight, bias = a
-    transposed = w.constant(f"{weight.target}.T", w.array(weight).T) if weight.op == "get_attr" else w.tensor(weight)
-    product = w.emit("MatMul", [w.tensor(source), transposed], "" if bias is None else ".matmul")
+    if len(w.values[source]) != 2:
+        return None
+    product = w.emit("Gemm", [w.tensor(source), w.tensor(weight)], "" if bias is None else ".product", transB=1)
     return product if bias is None else w.emit("Add", [product, w.tensor(bias)])
 
 
@@ -79,15 +78,12 @@ def _parameters(w: Writer, node: fx.Node, a: Args) -> list[str]:
 
 def _dequantize_weight(w: Writer, node: fx.Node, a: Args) -> Result:
     values, scales, zeros = (w.array(source) for source in a[:3])
-    axis = int(a[3])
-    if {op_name(user) for user in node.users} == {"linear"}:  # see _linear
-        values, axis = values.T, values.ndim - 1 - axis
     inputs = [
         w.constant(str(a[0].target), values),
         w.constant(str(a[1].target), scales),
         w.constant(str(a[2].target), zeros.astype(values.dtype)),
     ]
-    return w.emit("DequantizeLinear", inputs, axis=axis)
+    return w.emit("DequantizeLinear", inputs, axis=int(a[3]))
 
 
 def _unary(kind: str, *attributes: str) -> Converter:

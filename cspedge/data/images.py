@@ -1,18 +1,17 @@
-"""Images in: what a folder holds, which labels it gives, and files decoded exactly as timm decodes them."""
+"""Files become tensors: decoded exactly as timm decodes them, preprocessed, unreadable ones counted and named."""
 
 from __future__ import annotations
 
 import io
-import os
-import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cspedge.digest import sha256_bytes, sha256_file
+from cspedge.data.listing import ImageList, check_disjoint, labels_for, overlap, scan
+from cspedge.digest import sha256_bytes
 from cspedge.errors import InputError, UsageError
+from cspedge.models.preprocess import MAX_PIXELS, too_oblong, transform
 from cspedge.types import ImageSet, Preprocess, Skipped
 
 if TYPE_CHECKING:
@@ -20,54 +19,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+__all__ = ["Decoded", "ImageList", "check_disjoint", "decode", "decode_listed", "labels_for", "load", "overlap", "scan"]
+
 # Pillow opens 43 formats by default; a file named .jpg that holds an EPS or a FITS is not an image here.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-# Pillow's own figure (a quarter of a gibibyte at three bytes a pixel). Pillow only warns at it and raises at twice that.
-MAX_PIXELS = 89_478_485
 _WIDE_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageList:
-    """Encoded images by name and content digest, in a folder (`root`) or in memory (`blobs`).
-
-    names: POSIX paths relative to the source, sorted; digests: SHA-256 of each encoded file; class_names: sorted,
-    () for a flat folder; class_of: class of each image or None; ignored: files that are no images, hidden ones included.
-    """
-
-    source: str
-    names: tuple[str, ...]
-    digests: tuple[str, ...]
-    class_names: tuple[str, ...] = ()
-    class_of: tuple[str | None, ...] = ()
-    root: Path | None = field(default=None, repr=False, compare=False)
-    blobs: tuple[bytes, ...] | None = field(default=None, repr=False, compare=False)
-    ignored: int = 0
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, index: int) -> bytes:
-        """The encoded bytes of one image; OSError where the file cannot be read."""
-        if self.blobs is not None:
-            return self.blobs[index]
-        if self.root is None:
-            raise ValueError("an ImageList needs a root or blobs")
-        return (self.root / self.names[index]).read_bytes()
-
-    def subset(self, indices: Iterable[int], *, source: str | None = None) -> ImageList:
-        """These images in this order, with the whole list's `class_names`."""
-        chosen = tuple(indices)
-        return ImageList(
-            source=self.source if source is None else source,
-            names=tuple(self.names[i] for i in chosen),
-            digests=tuple(self.digests[i] for i in chosen),
-            class_names=self.class_names,
-            class_of=tuple(self.class_of[i] for i in chosen),
-            root=self.root,
-            blobs=None if self.blobs is None else tuple(self.blobs[i] for i in chosen),
-        )
 
 
 class Decoded(NamedTuple):
@@ -77,64 +33,6 @@ class Decoded(NamedTuple):
     notes: tuple[str, ...]
 
 
-def scan(folder: Path) -> ImageList:
-    """Lists and hashes the images of a folder: one subfolder per class (torchvision's ImageFolder), or flat.
-
-    Images are known by their extension (`EXTENSIONS`, any case); other files and hidden ones are counted in `ignored`.
-    A file that cannot be opened stays in the list, for `load` to count and name. `source` is the folder's name only.
-    Raises InputError for a missing path, a file, an archive, a folder without images, or images both in the folder
-    itself and in subfolders (nobody can say which are labelled).
-    """
-    _refuse_non_folder(folder)
-    names: list[str] = []
-    ignored = 0
-    for path in _files(folder):
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and _may_be_file(path):
-            names.append(_utf8(path.relative_to(folder)))
-        else:
-            ignored += 1
-    if not names:
-        found = f"only {ignored} other files" if ignored else "it is empty"
-        raise InputError(f"no images in {str(folder)!r} ({found}); images are files ending in {_extensions()}")
-    names.sort()
-    tops = [name.split("/", 1)[0] if "/" in name else None for name in names]
-    class_names = tuple(sorted({top for top in tops if top is not None}))
-    if class_names and None in tops:
-        loose = names[tops.index(None)]
-        raise InputError(
-            f"{str(folder)!r} holds images both in itself ({loose!r} and {tops.count(None) - 1} more) and in subfolders "
-            f"({class_names[0]!r}, ...); use one subfolder per class, or no subfolders"
-        )
-    digests = tuple(_digest(folder / name, name) for name in names)
-    return ImageList(
-        source=folder.resolve().name,
-        names=tuple(names),
-        digests=digests,
-        class_names=class_names,
-        class_of=tuple(tops),
-        root=folder,
-        ignored=ignored,
-    )
-
-
-def labels_for(images: ImageList, label_names: Sequence[str], *, num_classes: int) -> NDArray[np.int64]:
-    """Class index of each image, int64 [n], from its folder's name.
-
-    With `label_names` (the model's, in class order) folder names must be among them, exactly. Without, folders are
-    decimal class indices (`0`, `17`, `0003`), or there are exactly `num_classes` of them and their sorted order counts
-    (torchvision's ImageFolder rule). Raises InputError where neither holds.
-    """
-    import numpy as np
-
-    if not images.class_names:
-        raise InputError(
-            f"the images of {images.source!r} have no labels; validation needs one subfolder per class, "
-            f"{_naming(label_names, num_classes)}"
-        )
-    index = _class_index(images, tuple(label_names), num_classes)
-    return np.array([index[str(name)] for name in images.class_of], dtype=np.int64)
-
-
 def decode(data: Path | bytes) -> Decoded:
     """Decodes an image file or its bytes to RGB as timm's datasets do: `Image.open(f).convert("RGB")`, nothing more.
 
@@ -142,7 +40,7 @@ def decode(data: Path | bytes) -> Decoded:
     16- and 32-bit grey *clipped* to 255 (a note says so); EXIF orientation NOT applied. Raises InputError, with the
     reason alone as its message, for what is no image of `FORMATS`, truncated, damaged, empty or above `MAX_PIXELS`.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         raw = data if isinstance(data, bytes) else data.read_bytes()
@@ -159,7 +57,7 @@ def decode(data: Path | bytes) -> Decoded:
             rgb = image.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"is larger than the limit of {MAX_PIXELS:,} pixels (a decompression bomb?)") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InputError(f"is not a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error on damaged data
         raise InputError(f"cannot be decoded ({error or type(error).__name__})") from error
@@ -167,7 +65,7 @@ def decode(data: Path | bytes) -> Decoded:
 
 
 def decode_listed(images: ImageList, index: int) -> Decoded:
-    """Decodes one image of a list; InputError (the reason alone) also where its bytes are not those that were scanned."""
+    """Decodes one image of a list; InputError (the reason alone) also where its bytes are not those scanned."""
     try:
         raw = images.read(index)
     except OSError as error:
@@ -192,12 +90,10 @@ def load(
     """Decodes and preprocesses images, in the order of `indices` (None: all), whatever the number of `workers`.
 
     labels: int64 [len(images)], indexed like `images`. `progress(done, total)` is called after each image, and
-    `on_note(name, note)` for each remark of `decode`. An image that cannot be read, or whose content is no longer what
-    was scanned, stands in the result's `skipped`; InputError where their share is above `max_unreadable` or none is left.
+    `on_note(name, note)` for each remark of `decode`. An image that cannot be read, or is no longer what was scanned,
+    stands in the result's `skipped`; InputError where their share is above `max_unreadable` or none is left.
     """
     import numpy as np
-
-    from cspedge.models.preprocess import transform
 
     if not 0 <= max_unreadable <= 1:
         raise UsageError(f"max_unreadable is {max_unreadable!r}; it is a share, from 0 to 1")
@@ -209,6 +105,8 @@ def load(
             decoded = decode_listed(images, index)
         except InputError as error:
             return str(error), ()
+        if too_oblong(decoded.image.size, preprocess):
+            return f"is too narrow ({decoded.image.width} x {decoded.image.height} pixels) to be resized", ()
         return apply(decoded.image), decoded.notes
 
     pixels = np.empty((len(chosen), *preprocess.input_size), dtype=np.uint8)
@@ -237,108 +135,6 @@ def load(
     )
 
 
-def overlap(a_digests: Iterable[str], b_digests: Iterable[str]) -> tuple[str, ...]:
-    """Content digests that stand in both, sorted."""
-    return tuple(sorted(set(a_digests) & set(b_digests)))
-
-
-def check_disjoint(calibration: ImageList, validation: ImageList, *, allow: bool) -> int:
-    """How many distinct images (by content) both lists hold; InputError naming a few where that is not allowed."""
-    shared = overlap(calibration.digests, validation.digests)
-    if shared and not allow:
-        a = dict(zip(reversed(calibration.digests), reversed(calibration.names), strict=True))
-        b = dict(zip(reversed(validation.digests), reversed(validation.names), strict=True))
-        pairs = sorted(f"{a[digest]!r} = {b[digest]!r}" for digest in shared)
-        more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
-        raise InputError(
-            f"calibration ({calibration.source!r}) and validation ({validation.source!r}) share {len(shared)} images by "
-            f"content: {', '.join(pairs[:3])}{more}; take them out of one, or allow and record it with --allow-overlap"
-        )
-    return len(shared)
-
-
-def _refuse_non_folder(folder: Path) -> None:
-    if not folder.exists():
-        raise InputError(f"no such folder: {str(folder)!r}; give a folder of images, or of one subfolder per class")
-    if folder.is_dir():
-        return
-    if folder.suffix.lower() in {".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z"}:
-        raise InputError(f"{str(folder)!r} is an archive, which cannot be read yet; unpack it and give the folder")
-    raise InputError(f"{str(folder)!r} is a file; give a folder of images, or of one subfolder per class")
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Files below a folder, through links to folders, each real folder once (links may form a loop)."""
-    seen: set[str] = set()
-    for base, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable_folder):
-        real = os.path.realpath(base)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(base, name) for name in sorted(files))
-
-
-def _unreadable_folder(error: OSError) -> None:
-    raise InputError(f"cannot list {error.filename!r} ({error.strerror}); make it readable or leave it out") from error
-
-
-def _may_be_file(path: Path) -> bool:
-    """False for pipes, sockets and devices (reading one may never end); true for a dangling link, which `load` names."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return True
-
-
-def _utf8(path: Path) -> str:
-    name = path.as_posix()
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"the file name {name!r} is not valid UTF-8; rename it") from error
-    return name
-
-
-def _digest(path: Path, name: str) -> str:
-    try:
-        return sha256_file(path)
-    except OSError:
-        return sha256_bytes(f"unreadable:{name}".encode())
-
-
-def _class_index(images: ImageList, label_names: tuple[str, ...], num_classes: int) -> dict[str, int]:
-    folders = images.class_names
-    if label_names:
-        if len(label_names) != num_classes:
-            raise InputError(f"the model has {num_classes} classes and {len(label_names)} label names; they must agree")
-        index = {name: i for i, name in enumerate(label_names) if label_names.count(name) == 1}
-        bad = [name for name in folders if name not in index]
-    elif all(name.isascii() and name.isdigit() for name in folders):
-        index = {name: int(name) for name in folders}
-        bad = [name for name in folders if index[name] >= num_classes]
-        if len(set(index.values())) < len(index):
-            raise InputError(f"{images.source!r} has two folders for one class index: {', '.join(folders)}")
-    else:
-        index = {name: i for i, name in enumerate(folders)}
-        bad = [] if len(folders) == num_classes else list(folders)
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise InputError(
-            f"{len(bad)} of {len(folders)} class folders in {images.source!r} are no class of the model: "
-            f"{', '.join(map(repr, bad[:3]))}{more}; name the folders {_naming(label_names, num_classes)}"
-        )
-    return index
-
-
-def _naming(label_names: Sequence[str], num_classes: int) -> str:
-    if label_names:
-        shown = ", ".join(map(repr, label_names[:3]))
-        return f"as the model's {len(label_names)} labels are named ({shown}{', ...' if len(label_names) > 3 else ''})"
-    return f"0 to {num_classes - 1} (the model has no label names), or have exactly {num_classes} folders"
-
-
 def _refuse_unreadable(source: str, skipped: Sequence[Skipped], total: int, allowed: float) -> None:
     if not skipped or (len(skipped) / total <= allowed and len(skipped) < total):
         return
@@ -348,7 +144,3 @@ def _refuse_unreadable(source: str, skipped: Sequence[Skipped], total: int, allo
         f"{len(skipped)} of {total} images of {source!r} ({len(skipped) / total:.1%}) cannot be used, and "
         f"{allowed:.1%} may be: {shown}{more}; repair or remove them, or raise the allowed share"
     )
-
-
-def _extensions() -> str:
-    return ", ".join(sorted(EXTENSIONS))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
+# Pillow's own figure, a quarter of a gibibyte at three bytes a pixel; it only warns there and raises at twice that.
+MAX_PIXELS = 89_478_485
 CROP_MODES = ("border", "center", "squash")
 
 
@@ -80,6 +82,17 @@ def transform(preprocess: Preprocess) -> Callable[[Image.Image], NDArray[np.uint
         return np.asarray(steps(image).numpy(), dtype=np.uint8)
 
     return apply
+
+
+def too_oblong(size: tuple[int, int], preprocess: Preprocess) -> bool:
+    """Whether resizing an image (width, height) by its shorter edge would make one of more than 89 million pixels.
+
+    A file of some bytes can be one pixel high and millions wide: small itself, and terabytes after the resize.
+    """
+    if preprocess.crop_mode in {"squash", "border"}:
+        return False
+    scale = max(preprocess.input_size[1:]) / preprocess.crop_pct / min(size)
+    return max(1.0, scale) ** 2 * size[0] * size[1] > MAX_PIXELS
 
 
 def to_float(images: NDArray[np.uint8]) -> NDArray[np.float32]:

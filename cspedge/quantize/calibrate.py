@@ -203,6 +203,7 @@ def _run(
     observe: Callable[[str, torch.Tensor], None],
     wanted: dict[str, str],
 ) -> None:
+    import numpy as np
     import torch
     from torch import fx
 
@@ -215,7 +216,8 @@ def _run(
             return result
 
     with torch.no_grad():
-        Observing(graph).run(torch.from_numpy(batch).float() / 255.0)
+        # divided in numpy, as every artifact's input is; also copies what may be memory-mapped read-only
+        Observing(graph).run(torch.from_numpy(batch.astype(np.float32) / np.float32(255)))
 
 
 def quantize_weights(

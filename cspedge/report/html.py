@@ -48,7 +48,7 @@ def render(report: Mapping[str, Any]) -> str:
         model=report["model"],
         csp=CONTENT_SECURITY_POLICY,
         pick=_pick(report),
-        # Built by matplotlib from escaped text and rebuilt from an allow-list: the one markup that is not escaped again.
+        # The one markup that is not escaped again: serialised by `svg.inline`, which escapes all text.
         plots={name: Markup(svg) for name, svg in drawings.items()},
         agreement=_agreement_matrix(report),
         logit_diff=_logit_matrix(report),
@@ -148,7 +148,8 @@ def _pick(report: Mapping[str, Any]) -> dict[str, Any]:
     if best is not None and best["precision"] == Precision.INT8:
         floats = [a for a in report["artifacts"] if a["target"] == best["target"] and a["precision"] != Precision.INT8]
         twin = next((a for a in floats if a["status"] == Status.OK), None)
-    return {**choice, "best": best, "twin": twin}
+    platforms = [{**p, "name": (p["artifact"] or "").rsplit("/", 1)} for p in choice["platforms"]]
+    return {**choice, "platforms": platforms, "best": best, "twin": twin}
 
 
 def _agreement_matrix(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +159,9 @@ def _agreement_matrix(report: Mapping[str, Any]) -> dict[str, Any]:
         if artifact["accuracy"] is not None:
             pairs.setdefault((REFERENCE, artifact_label(artifact)), artifact["accuracy"]["agreement"])
     # Shade what differs: the square root spreads the small disagreements that matter; a fifth is full.
-    return _matrix(report, pairs, lambda value: words.percent(value).removesuffix(" %"), lambda v: math.sqrt((1 - v) / 0.2))
+    return _matrix(
+        report, pairs, lambda value: words.percent(value).removesuffix(" %"), lambda v: math.sqrt((1 - v) / 0.2)
+    )
 
 
 def _logit_matrix(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,7 +221,9 @@ def _preprocess_steps(preprocess: Mapping[str, Any]) -> list[str]:
         how = f"Resize for a {size[1]} \u00d7 {size[2]} crop at {_value_text(pct)} of the image, crop mode {mode}"
         if mode == "center":
             # timm's rule: the scaled size is rounded down (timm.data.transforms_factory, crop_pct).
-            how = f"Resize the shorter side to {math.floor(size[1] / pct)} px, crop the centre {size[1]} \u00d7 {size[2]}"
+            how = (
+                f"Resize the shorter side to {math.floor(size[1] / pct)} px, crop the centre {size[1]} \u00d7 {size[2]}"
+            )
         steps.append(f"{how}; interpolation {preprocess['interpolation']}.")
         steps.append("Hand over RGB as float32 in [0, 1] (byte / 255), channels first: nothing else is up to the app.")
         mean, std = _value_text(preprocess["mean"]), _value_text(preprocess["std"])

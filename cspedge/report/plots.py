@@ -1,26 +1,23 @@
 """The report's three plots as inline SVG: top-1 drop, latency, size; one row per artifact, grouped by target.
 
 matplotlib draws with sentinel colours, which become CSS variables (`var(--ink)`), so that one SVG serves light, dark
-and print. What comes out is rebuilt element by element from an allow-list: no metadata, no style sheet, no namespace
-URL, ids prefixed per plot, text as text. 330 user units wide: 1:1 in a card on a phone.
+and print; `svg.inline` makes the page's element of it. 330 user units wide: 1:1 in a card on a phone.
 """
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
+from cspedge.report import svg
 from cspedge.report.schema import artifact_label
 from cspedge.report.words import megabytes, milliseconds, plain, points, shorten
 from cspedge.types import Evidence, Precision, Status
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 WIDTH = 330.0  # CSS px
 _LEFT, _RIGHT = 44.0, 68.0  # room for the precision and for the value
@@ -38,9 +35,6 @@ _VARIABLES = {
     _FLOAT: "var(--float)",
     _STOP: "var(--stop)",
 }
-_PLOT_FONT = "'DejaVu Sans'"  # the first name in matplotlib's default family
-_ELEMENTS = frozenset({"svg", "g", "path", "text", "tspan", "defs", "clipPath", "rect", "use"})
-_ATTRIBUTES = frozenset({"id", "d", "style", "transform", "clip-path", "x", "y", "width", "height", "href"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +129,19 @@ def size_plot(artifacts: list[Mapping[str, Any]]) -> str:
 
 def _latency_axis(axes: Axes, latencies: list[Mapping[str, Any]]) -> float:
     """Sets the x axis and returns its right end: linear from 0, or logarithmic where medians differ thirtyfold."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     if not latencies:
         axes.set_xlim(0, 1)
         return 1.0
     medians = [latency["p50_ms"] for latency in latencies]
     most = max(latency["p99_ms"] for latency in latencies)
-    limit = max(min(most, 1.6 * max(latency["p90_ms"] for latency in latencies)), 1e-6)
+    limit: float = max(min(most, 1.6 * max(latency["p90_ms"] for latency in latencies)), 1e-6)
     if min(medians) > 0 and max(medians) > 30 * min(medians):
-        axes.set_xscale("log")
+        axes.set_xscale("log")  # which brings its own ticks and labels
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(_tick))
         axes.set_xlim(0.7 * min(medians), 1.1 * limit)
     else:
         axes.set_xlim(0, 1.03 * limit)
@@ -195,7 +194,13 @@ def _plot(
         _dress(axes, bottom, axis)
         for heading, y in headings:
             axes.annotate(
-                shorten(heading, 40), (-_LEFT, y), **_px(axes), va="center_baseline", fontsize=_SIZE, color=_INK, weight="bold"
+                shorten(heading, 40),
+                (-_LEFT, y),
+                **_px(axes),
+                va="center_baseline",
+                fontsize=_SIZE,
+                color=_INK,
+                weight="bold",
             )
         for row in rows:
             precision = str(row.artifact["precision"])
@@ -203,9 +208,16 @@ def _plot(
             if not shown(row.artifact):
                 _say_missing(axes, row)
         draw(axes, rows)
-        svg = _svg(figure)
+        document = svg.document(figure)
     sentences = "; ".join(f"{plain(artifact_label(a))} {describe(a)}" for a in artifacts)
-    return _clean(svg, name=name, height=height, title=title, description=f"{sentences}.")
+    return svg.inline(
+        document,
+        prefix=name,
+        view=(WIDTH, height),
+        title=plain(title),
+        description=f"{sentences}.",
+        colours=_VARIABLES,
+    )
 
 
 def _layout(groups: Mapping[str, list[Mapping[str, Any]]]) -> tuple[list[tuple[str, float]], list[_Row], float]:
@@ -233,11 +245,15 @@ def _dress(axes: Axes, bottom: float, label: str) -> None:
         side.set_visible(False)
     axes.set_yticks([])
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\u2212")))
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     axes.tick_params(axis="x", which="both", length=0, pad=5, labelsize=_SMALL, labelcolor=_MUTED)
     axes.grid(axis="x", color=_LINE, linewidth=1)
     axes.set_axisbelow(True)
     axes.set_xlabel(label, fontsize=_SMALL, color=_MUTED, labelpad=4)
+
+
+def _tick(value: float, _position: int | None = None) -> str:
+    return f"{value:g}".replace("-", "\u2212")
 
 
 def _px(axes: Axes) -> dict[str, Any]:
@@ -273,73 +289,3 @@ def _say_latency(artifact: Mapping[str, Any]) -> str:
 
 def _say_size(artifact: Mapping[str, Any]) -> str:
     return "no file" if artifact["bytes"] is None else megabytes(artifact["bytes"])
-
-
-# --- from matplotlib's SVG document to an inline element ---------------------------------------------------------------
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return buffer.getvalue()
-
-
-def _clean(document: str, *, name: str, height: float, title: str, description: str) -> str:
-    root = ElementTree.fromstring(document)
-    _strip(root, f"{name}-")
-    root.attrib.clear()
-    root.attrib.update(
-        {"class": "plot", "viewBox": f"0 0 {WIDTH:g} {height:g}", "role": "img"}
-        | {"aria-labelledby": f"{name}-title {name}-desc"}
-    )
-    for position, (tag, text) in enumerate((("title", title), ("desc", description))):
-        element = ElementTree.Element(tag, {"id": f"{name}-{tag}"})
-        element.text = plain(text)
-        root.insert(position, element)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _strip(element: ElementTree.Element, prefix: str) -> None:
-    """Leaves allowed elements and attributes, without namespaces, colours as variables, ids prefixed."""
-    element.tag = _local(element.tag)
-    attributes = {_local(key): value for key, value in element.attrib.items()}
-    element.attrib.clear()
-    for key, value in attributes.items():
-        if key in _ATTRIBUTES:
-            element.set(key, _attribute(key, value, prefix))
-    for child in list(element):
-        if _local(child.tag) in _ELEMENTS:
-            _strip(child, prefix)
-        else:
-            element.remove(child)
-    if element.tag not in {"text", "tspan"}:
-        element.text = None
-    element.tail = None
-    if element.tag == "defs" and len(element) == 0:
-        element.tag = "g"
-
-
-def _attribute(key: str, value: str, prefix: str) -> str:
-    if key == "id":
-        return prefix + value
-    if key == "href":
-        return "#" + prefix + value.removeprefix("#")
-    if key == "clip-path":
-        return value.replace("url(#", f"url(#{prefix}")
-    if key == "style":
-        declarations = (part.strip() for part in value.split(";"))
-        return "; ".join(_declaration(part) for part in declarations if part)
-    return value
-
-
-def _declaration(text: str) -> str:
-    """One CSS declaration with the page's colours and its font in place of matplotlib's."""
-    for sentinel, variable in _VARIABLES.items():
-        text = text.replace(sentinel, variable)
-    if _PLOT_FONT in text:  # "font: 11px 'DejaVu Sans', ..." or "font-family: 'DejaVu Sans', ..."
-        text = text.split(_PLOT_FONT, 1)[0] + "var(--font)"
-    return text
-
-
-def _local(name: str) -> str:
-    return name.rsplit("}", 1)[-1]

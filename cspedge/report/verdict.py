@@ -186,7 +186,11 @@ def _evidence(artifact: Mapping[str, Any]) -> list[Finding]:
 
 def _slow_only(artifact: Mapping[str, Any]) -> bool:
     """Whether being slower than fp32 on this host is all that is held against the artifact."""
-    return artifact["verdict"] == Verdict.CAUTION and bool(artifact["reasons"]) and artifact["reasons"][0].startswith(_SLOWER)
+    return (
+        artifact["verdict"] == Verdict.CAUTION
+        and bool(artifact["reasons"])
+        and artifact["reasons"][0].startswith(_SLOWER)
+    )
 
 
 def _is_x86(isa: Iterable[str]) -> bool:
@@ -199,7 +203,7 @@ def recommend(report: Mapping[str, Any]) -> dict[str, Any]:
     Returns {"artifact": label or None, "verdict": word or None, "why": [sentence...], "platforms": [the same
     with "platform"]}. Overall the order is: verdict, evidence (measured first), int8 before float, median latency,
     bytes; the same on x86 servers. On a phone: verdict, int8 before float, the platform's native runtime, bytes; this
-    host's latency decides nothing there, a caution for slowness alone included. An artifact that must not ship is never recommended.
+    host's latency decides nothing there, a caution for slowness alone included. What must not ship is never named.
     """
     usable = [a for a in report["artifacts"] if a["verdict"] != Verdict.DO_NOT_SHIP]
     return {
@@ -223,9 +227,7 @@ def _overall_rank(artifact: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _on_platform(
-    usable: list[Mapping[str, Any]], platform: str, runtimes: tuple[str, ...]
-) -> list[Mapping[str, Any]]:
+def _on_platform(usable: list[Mapping[str, Any]], platform: str, runtimes: tuple[str, ...]) -> list[Mapping[str, Any]]:
     def phone_rank(artifact: Mapping[str, Any]) -> tuple[Any, ...]:
         return (
             0 if _slow_only(artifact) else _SEVERITY[artifact["verdict"]],

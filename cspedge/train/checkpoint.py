@@ -45,7 +45,7 @@ def new_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def write_model(net: Any, folder: Path, tag: str, label_names: Sequence[str], recipe: Recipe) -> str:
-    """Writes `model.safetensors` (fp32) and `config.json` with timm's own `save_for_hf`; returns the weights' SHA-256."""
+    """Writes `model.safetensors` (fp32) and `config.json` with timm's `save_for_hf`; returns the weights' SHA-256."""
     import torch
     from timm.models import save_for_hf
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspedge.data.images import ImageList, decode_listed, labels_for, load
+from cspedge.data.images import ImageList, labels_for, load
 from cspedge.errors import CspedgeError, InputError, unknown
+from cspedge.models.preprocess import resolve, to_float
+from cspedge.train.batches import batches, seeded
 from cspedge.train.checkpoint import new_folder, write_model, write_provenance
 from cspedge.train.recipe import Recipe, TrainData
+from cspedge.types import ImageSet, Preprocess
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-    from PIL import Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +64,25 @@ def train(
     names = data.train.class_names
     labels = labels_for(data.train, names, num_classes=len(names))
     val_labels = labels_for(data.val, names, num_classes=len(names))
-    if len(data.train) < 2:
-        raise InputError(f"{data.train.source!r} has {len(data.train)} training image; two or more are needed")
-    with new_folder(out, overwrite=overwrite) as folder, _seeded(recipe.seed), _threads(threads):
+    if len(data.train) < 2 or not data.val:
+        raise InputError(
+            f"{data.name!r} has {len(data.train)} training and {len(data.val)} validation images; "
+            "two and one at least are needed"
+        )
+    with new_folder(out, overwrite=overwrite) as folder, seeded(recipe.seed), _threads(threads):
         net = _create(model, len(names), recipe.img_size)
         place = _device(device)
+        contract = _contract(net.pretrained_cfg, recipe)
+        # Before training, so that an unreadable validation image does not cost hours.
+        val = load(data.val, None, contract, labels=val_labels, workers=max(1, workers))
         trained = _fit(net.to(place), data.train, labels, recipe, place, workers, progress)
         weights = write_model(trained, folder, data.name, names, recipe)
-        metrics = _evaluate(folder, data.val, val_labels, place, workers)
-        write_provenance(
-            folder, net.pretrained_cfg["architecture"], data, recipe, _device_kind(place), metrics, weights
-        )
+        metrics = _evaluate(folder, val, contract, place)
+        architecture = str(net.pretrained_cfg["architecture"])
+        write_provenance(folder, architecture, data, recipe, _device_kind(place), metrics, weights)
     return TrainResult(
         path=out,
-        architecture=net.pretrained_cfg["architecture"],
+        architecture=architecture,
         device=_device_kind(place),
         n_train=len(data.train),
         n_val=metrics["n"],
@@ -131,16 +136,16 @@ def _fit(
     )
     average = ModelEmaV3(net, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
     amp = place.type == "cuda" and torch.cuda.is_bf16_supported()
-    total, step = 0.0, 0
+    total = 0.0
     net.train().to(memory_format=torch.channels_last)
-    for pixels, targets in _batches(images, labels, recipe, net.pretrained_cfg, batch, workers):
+    source = batches(images, labels, recipe, net.pretrained_cfg, batch, workers)
+    for step, (pixels, targets) in enumerate(source, 1):
         inputs, wanted = mix(pixels.to(place, memory_format=torch.channels_last), targets.to(place))
         with torch.autocast(place.type, dtype=torch.bfloat16, enabled=amp):
             loss = loss_of(net(inputs), wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        step += 1
         scheduler.step_update(step)
         if average is not None:
             average.update(net, step=step)
@@ -172,122 +177,37 @@ def _unmixed(inputs: Any, targets: Any) -> tuple[Any, Any]:
     return inputs, targets
 
 
-class _Augmented:
-    """A map-style dataset keyed by (epoch, index): an augmented image is a function of seed, epoch and index alone."""
-
-    def __init__(self, images: ImageList, labels: NDArray[np.int64], recipe: Recipe, cfg: Any) -> None:
-        from timm.data import create_transform
-
-        self.images, self.labels, self.seed = images, labels, recipe.seed
-        self.decoded: dict[int, Image.Image] = {}
-        self.transform = create_transform(
-            (3, recipe.img_size, recipe.img_size),
-            is_training=True,
-            scale=recipe.scale,
-            hflip=recipe.hflip,
-            color_jitter=recipe.color_jitter or None,
-            auto_augment=recipe.auto_augment,
-            interpolation=recipe.interpolation,
-            mean=cfg["mean"],
-            std=cfg["std"],
-        )
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, int] | str:
-        epoch, index = key
-        try:
-            image = self.decoded.get(index) or decode_listed(self.images, index).image
-        except InputError as error:
-            return f"{self.images.names[index]!r} {error}"
-        if self.images.blobs is not None:  # small, as it is in memory already
-            self.decoded[index] = image
-        digest = hashlib.sha256(f"{self.seed}:{epoch}:{index}".encode()).digest()
-        with _seeded(int.from_bytes(digest[:4]), cuda=False):
-            return self.transform(image), int(self.labels[index])
+def _contract(cfg: Any, recipe: Recipe) -> Preprocess:
+    size = (3, recipe.img_size, recipe.img_size)
+    chosen = {"interpolation": recipe.interpolation, "crop_pct": recipe.crop_pct, "crop_mode": "center"}
+    return resolve({"input_size": size, "mean": cfg["mean"], "std": cfg["std"], **chosen})
 
 
-def _batches(
-    images: ImageList, labels: NDArray[np.int64], recipe: Recipe, cfg: Any, batch: int, workers: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """All batches of all epochs: float32 [batch, 3, H, W] normalised, int64 [batch]; the rest of an epoch is left out."""
-    import numpy as np
-    from torch.utils.data import DataLoader
-
-    keys: list[list[tuple[int, int]]] = []
-    for epoch in range(recipe.epochs):
-        order = np.random.default_rng([recipe.seed, epoch]).permutation(len(images)).tolist()
-        keys += [[(epoch, i) for i in order[at : at + batch]] for at in range(0, len(order) - batch + 1, batch)]
-    loader: Any = DataLoader(
-        _Augmented(images, labels, recipe, cfg),  # type: ignore[arg-type]
-        batch_sampler=keys,  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=_collate,
-    )
-    for item in loader:
-        if isinstance(item, str):
-            raise InputError(f"the training image {item}; repair or remove it")
-        yield item
-
-
-def _collate(items: list[tuple[Any, int] | str]) -> tuple[torch.Tensor, torch.Tensor] | str:
-    """A batch, or the first reason why one of its images cannot be read (an exception would lose its words on the way)."""
-    import torch
-
-    good = [item for item in items if not isinstance(item, str)]
-    if len(good) < len(items):
-        return next(item for item in items if isinstance(item, str))
-    return torch.stack([pixels for pixels, _ in good]), torch.tensor([label for _, label in good])
-
-
-def _evaluate(
-    folder: Path, images: ImageList, labels: NDArray[np.int64], place: torch.device, workers: int
-) -> dict[str, Any]:
-    """Accuracy of the saved files in strict fp32, through the same preprocessing as every later stage."""
+def _evaluate(folder: Path, val: ImageSet, contract: Preprocess, place: torch.device) -> dict[str, Any]:
+    """Accuracy of the saved files in strict fp32; `val` went through the preprocessing of every later stage."""
     import numpy as np
     import timm
     import torch
 
-    from cspedge.models.preprocess import resolve, to_float
-
     net = timm.create_model(f"local-dir:{folder}", pretrained=True).eval().to(place)
-    preprocess = resolve(net.pretrained_cfg)
-    val = load(images, None, preprocess, labels=labels, max_unreadable=0.0, workers=max(1, workers))
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std))
+    if val.labels is None or resolve(net.pretrained_cfg) != contract:
+        raise CspedgeError(f"the saved configuration asks for {resolve(net.pretrained_cfg)}, trained was {contract}")
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (contract.mean, contract.std))
     ranks: list[NDArray[np.int64]] = []
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for at in range(0, len(val), 64):
             inputs = (torch.from_numpy(to_float(val.images[at : at + 64])) - mean) / std
             logits = net(inputs.to(place)).float().cpu().numpy()
-            wanted = labels[at : at + 64]
+            wanted = val.labels[at : at + 64]
             ranks.append((logits > np.take_along_axis(logits, wanted[:, None], 1)).sum(1))
     rank = np.concatenate(ranks)
-    recalls = [float((rank[labels == label] == 0).mean()) for label in np.unique(labels)]
+    recalls = [float((rank[val.labels == label] == 0).mean()) for label in np.unique(val.labels)]
     return {
         "n": len(rank),
         "top1": round(float((rank == 0).mean()), 6),
         "top5": round(float((rank < 5).mean()), 6),
         "macro_top1": round(float(np.mean(recalls)), 6),
     }
-
-
-@contextmanager
-def _seeded(seed: int, *, cuda: bool = True) -> Iterator[None]:
-    """Seeds Python's, NumPy's and torch's generators, and puts their states back afterwards."""
-    import numpy as np
-    import torch
-
-    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    if cuda:
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.default_generator.set_state(states[2])
 
 
 @contextmanager

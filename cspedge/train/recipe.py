@@ -32,9 +32,10 @@ class Schedule(StrEnum):
 class Recipe:
     """Everything that decides the weights besides the architecture and the images.
 
-    Augmentation is timm's `create_transform(is_training=True)`: a random crop of a share of the area in `scale`, resized
-    with `interpolation`; `auto_augment` is timm's string (`rand-m7-mstd0.5`) or None. `crop_pct`, `interpolation` and
-    `img_size` also become the model's preprocessing contract. `ema_decay` 0 keeps the last weights, not an average.
+    Augmentation is timm's `create_transform(is_training=True)`: a random crop of a share of the area in `scale`,
+    resized with `interpolation`; `auto_augment` is timm's string (`rand-m7-mstd0.5`) or None. `crop_pct`,
+    `interpolation` and `img_size` also become the model's preprocessing contract. `ema_decay` 0 keeps the last
+    weights, not an average.
     """
 
     img_size: int = 224
@@ -80,7 +81,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str) -> Recipe:
-        """A recipe from JSON or TOML values; UsageError naming `where` for an unknown key or a value that does not fit."""
+        """A recipe from JSON or TOML values; UsageError naming `where` for an unknown key or a bad value."""
         known = [item.name for item in fields(cls)]
         for key in values:
             if key not in known:

@@ -35,7 +35,7 @@ CONTRACTS = [
 
 def assert_as_timm(path: Path, cfg: dict[str, object]) -> None:
     """Our two halves (uint8 pixels, then /255 and the normalisation of the graph) against timm's one."""
-    theirs = create_transform(**{k: v for k, v in cfg.items()}, is_training=False)
+    theirs = create_transform(**cfg, is_training=False)
     with Image.open(path) as image:
         expected = theirs(image.convert("RGB")).numpy()
     ours = to_float(transform(resolve(cfg))(decode(path).image)[None])[0]

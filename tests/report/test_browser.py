@@ -96,7 +96,9 @@ class Browser:
         return answer
 
     def open(self, page: Path, *, width: int, scheme: str = "light", media: str = "", script: bool = True) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=2, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=2, mobile=width < 600
+        )
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
@@ -242,7 +244,10 @@ def test_fits_reads_and_fetches_nothing(browser: Browser, page: Path, width: int
     assert browser.evaluate(PLOT_CLASHES) == []
     assert browser.evaluate(CONTRAST) == []
     # A name squeezed to one letter per line makes its row this high.
-    assert browser.evaluate("Math.max(...[...document.querySelectorAll('.matrix tbody tr')].map(r => r.offsetHeight))") < 48
+    assert (
+        browser.evaluate("Math.max(...[...document.querySelectorAll('.matrix tbody tr')].map(r => r.offsetHeight))")
+        < 48
+    )
     if width >= 390:
         assert browser.evaluate(SMALL) == []
     assert [url for url in browser.requested() if url != page.as_uri() and not url.startswith("data:")] == []
@@ -287,7 +292,7 @@ def test_hostile_names_neither_run_nor_overflow(browser: Browser, hostile_page: 
     browser.open(hostile_page, width=width)
     assert browser.evaluate("document.title").startswith("<script>")
     assert browser.evaluate("document.querySelectorAll('script, img, iframe, object, embed').length") == 0
-    assert browser.requested() == [hostile_page.as_uri()] or set(browser.requested()) <= {hostile_page.as_uri(), "data:,"}
+    assert set(browser.requested()) <= {hostile_page.as_uri(), "data:,"}
     assert browser.complaints() == []
     assert browser.evaluate(OVERFLOW) == []
     assert browser.evaluate(PLOT_CLASHES) == []

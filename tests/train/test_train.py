@@ -149,7 +149,7 @@ def test_an_existing_folder_is_kept(trained: TrainResult, tmp_path: Path) -> Non
 
 
 def test_failures_leave_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown architecture 'lcnet_05'; known: .*lcnet_050"):
+    with pytest.raises(UsageError, match=r"unknown architecture 'lcnet_05'; known: .*lcnet_050"):
         train("lcnet_05", few(), recipe=SHORT, out=tmp_path / "out")
     with pytest.raises(CspedgeError, match=r"training diverged in step \d+ .*lower lr"):
         run(tmp_path / "out", change=dataclasses.replace(SHORT, lr=1e30, epochs=20, batch_size=4, warmup_epochs=0))
@@ -162,12 +162,19 @@ def test_failures_leave_nothing_behind(tmp_path: Path) -> None:
     for workers in (0, 1):
         with pytest.raises(InputError, match=r"^the training image '0/\d+.png' cannot be decoded .*remove it$"):
             run(tmp_path / "out", data=TrainData(name="few", train=broken, val=few().val), workers=workers)
+    none = few().val.subset([])
+    with pytest.raises(InputError, match="'few' has 60 training and 0 validation images"):
+        run(tmp_path / "out", data=TrainData(name="few", train=few().train, val=none))
+    assert few().val.blobs is not None
+    unreadable = dataclasses.replace(few().val, blobs=(half, *few().val.blobs[1:]))
+    with pytest.raises(InputError, match=r"1 of 20 images of 'digits/val' .* has changed"):
+        run(tmp_path / "out", data=TrainData(name="few", train=few().train, val=unreadable))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkspaceError, match="cannot write beside .*--out"):
+    with pytest.raises(WorkspaceError, match=r"cannot write beside .*--out"):
         run(tmp_path / "file" / "out")
 
 

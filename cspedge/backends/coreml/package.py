@@ -18,7 +18,6 @@ from cspedge.backends.coreml.quiet import import_coremltools
 from cspedge.errors import TargetError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 MAX_SPEC_BYTES = 512 * 2**20  # a spec holds structure and small constants; ours are below 2 MB
@@ -94,6 +93,25 @@ class Program:
     operations: tuple[Operation, ...]  # without `const`
     constants: Mapping[str, Constant]
     opset: str
+
+    def constant(self, operation: Operation, parameter: str) -> Constant | None:
+        """The constant given to a parameter; None where it is absent, a list, or computed."""
+        found = operation.arguments.get(parameter, ())
+        if len(found) != 1:
+            return None
+        return self.constants.get(found[0]) if isinstance(found[0], str) else found[0]
+
+    def producers(self) -> dict[str, Operation]:
+        """The operation behind each value."""
+        return {o.name: op for op in self.operations for o in op.outputs}
+
+    def readers(self) -> dict[str, list[Operation]]:
+        """The operations that read each value, in program order."""
+        found: dict[str, list[Operation]] = {}
+        for op in self.operations:
+            for name in {a for group in op.arguments.values() for a in group if isinstance(a, str)}:
+                found.setdefault(name, []).append(op)
+        return found
 
 
 def item_paths(package: Path) -> dict[str, Path]:
@@ -217,9 +235,7 @@ def _operation(proto: Any, index: int, weights: Mapping[str, Path]) -> Operation
     outputs = tuple(Value(name=o.name, type=_tensor_type(o.type, where)) for o in proto.outputs)
     if not outputs:
         raise TargetError(f"{where} has no outputs")
-    return Operation(
-        type=proto.type, name=name or outputs[0].name, index=index, arguments=arguments, outputs=outputs
-    )
+    return Operation(type=proto.type, name=name or outputs[0].name, index=index, arguments=arguments, outputs=outputs)
 
 
 def _only_constant(operation: Operation) -> Constant:

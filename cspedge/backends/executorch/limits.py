@@ -1,0 +1,1 @@
+def check_limits(g): pass

@@ -1,0 +1,103 @@
+"""The plots: inline SVG without anything that could be fetched or run, every artifact in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from cspedge.report import load
+from cspedge.report.plots import drop_plot, latency_plot, size_plot
+
+EXAMPLE = Path(__file__).with_name("example_report.json")
+PLOTS = [drop_plot, latency_plot, size_plot]
+Plot = Callable[[list[Any]], str]
+
+
+@pytest.fixture(scope="module")
+def artifacts() -> list[dict[str, Any]]:
+    artifacts: list[dict[str, Any]] = load(EXAMPLE)["artifacts"]
+    return artifacts
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(e.itertext()) for e in ElementTree.fromstring(svg).iter("text")]
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_inline_clean_and_the_same_twice(plot: Plot, artifacts: list[dict[str, Any]]) -> None:
+    svg = plot(artifacts)
+    assert svg == plot(artifacts)
+    assert svg.startswith("<svg ")
+    for word in ("http", "<?xml", "<!", "<metadata", "<style", "xmlns", "#0a0b0", "DejaVu", "<script"):
+        assert word not in svg
+    root = ElementTree.fromstring(svg)
+    assert root.get("role") == "img"
+    names = [e.get("id") for e in root.iter() if e.get("id")]
+    assert len(names) == len(set(names))
+    assert set((root.get("aria-labelledby") or "").split()) <= set(names)
+    for element in root.iter():
+        if element.get("href"):
+            assert (element.get("href") or "").removeprefix("#") in names
+
+
+def test_ids_do_not_meet_between_plots(artifacts: list[dict[str, Any]]) -> None:
+    seen: set[str] = set()
+    for plot in PLOTS:
+        names = {e.get("id") or "" for e in ElementTree.fromstring(plot(artifacts)).iter()} - {""}
+        assert not names & seen
+        seen |= names
+
+
+def test_what_was_not_run_is_said_and_not_drawn_as_zero(artifacts: list[dict[str, Any]]) -> None:
+    words = texts(latency_plot(artifacts))
+    assert words.count("not run here") == 2  # Core ML's two
+    assert words.count("failed") == 1
+    assert words.count("unavailable") == 1
+    values = [word for word in words if word.endswith(" ms")]
+    assert values == ["1.31 ms", "1.72 ms", "0.642 ms", "0.471 ms", "0.583 ms", "0.597 ms"]
+    assert "coreml/fp16 not run here" in latency_plot(artifacts)
+
+
+def test_values_and_groups(artifacts: list[dict[str, Any]]) -> None:
+    words = texts(drop_plot(artifacts))
+    for group in ("executorch", "coreml", "openvino", "onnxruntime", "openvino-npu", "coreml-ios18"):
+        assert words.count(group) == 1
+    assert "1.67" in words
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+@pytest.mark.parametrize(
+    "name", ["a<b>&\"'", "$x^2$", "\u6570\u5b57", "x" * 200, "]]>-->", "nul\x00l", 'id="x" href="#y"']
+)
+def test_any_name(plot: Plot, name: str, artifacts: list[dict[str, Any]]) -> None:
+    svg = plot([{**artifacts[0], "target": name}])
+    shown = texts(svg)
+    assert any(word[:3] == name.replace("\x00", "")[:3] for word in shown)
+    assert "<b>" not in svg
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_nothing_to_show(plot: Plot, artifacts: list[dict[str, Any]]) -> None:
+    assert plot([]).startswith("<svg ")
+    assert "failed" in texts(plot([artifacts[8]]))
+
+
+def test_latencies_far_apart_take_a_logarithmic_axis(artifacts: list[dict[str, Any]]) -> None:
+    slow = {**artifacts[1], "latency": {**artifacts[1]["latency"], "p50_ms": 900.0, "p90_ms": 950.0, "p99_ms": 990.0}}
+    words = texts(latency_plot([artifacts[0], slow]))
+    assert "900 ms" in words
+    ticks = [float(word) for word in words if word.replace(".", "").isdigit()]
+    assert len(ticks) >= 2
+    assert max(ticks) >= 10 * min(ticks) > 0
+
+
+def test_a_users_matplotlibrc_changes_nothing(artifacts: list[dict[str, Any]]) -> None:
+    import matplotlib
+
+    before = drop_plot(artifacts)
+    with matplotlib.rc_context({"font.family": "monospace", "axes.grid": True, "svg.fonttype": "path"}):
+        assert drop_plot(artifacts) == before
