@@ -52,6 +52,7 @@ class Readback:
 
     activations: tuple[ReadbackActivation, ...]
     weights: tuple[ReadbackWeight, ...]
+    half_scales: bool = False  # the format stores scales in fp16
 
 
 class Session(Protocol):

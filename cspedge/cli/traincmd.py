@@ -19,12 +19,15 @@ def train(
     model: Annotated[str, typer.Argument(help="timm architecture, e.g. lcnet_050.", metavar="MODEL")],
     data: Annotated[str, typer.Option(help="Folder of images (train/ and val/, or one to split), or `digits`.")],
     out: Annotated[str, typer.Option(help="Folder for the checkpoint, in timm's hub layout.", metavar="DIR")],
-    recipe: Annotated[str, typer.Option(help="Training recipe: default or digits.")] = "default",
+    recipe: Annotated[
+        str | None, typer.Option(help="Training recipe: default or digits. [default: digits for digits, else default]")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs. [default: the recipe's]", min=1)] = None,
     img_size: Annotated[int | None, typer.Option(help="Pixels on a side. [default: the recipe's]", min=8)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step. [default: the recipe's]", min=2)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: the recipe's]")] = None,
     workers: Annotated[int, typer.Option(help="Loader processes.", min=0)] = 0,
+    threads: Annotated[int | None, typer.Option(help="torch's threads. [default: torch's own]", min=1)] = None,
     device: Annotated[str | None, typer.Option(help="torch device. [default: cuda where there is one]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
     seed: Seed = None,
@@ -38,7 +41,7 @@ def train(
     from cspedge.train.recipe import train_data
 
     changes: dict[str, Any] = {"epochs": epochs, "img_size": img_size, "batch_size": batch_size, "lr": lr, "seed": seed}
-    chosen = replace(named(recipe), **{k: v for k, v in changes.items() if v is not None})
+    chosen = replace(named(recipe or ("digits" if data == "digits" else "default")), **{k: v for k, v in changes.items() if v is not None})
     ui = ConsoleUi()
     with quiet_stdout(), ui:
         images = train_data(data)
@@ -51,6 +54,7 @@ def train(
             out=Path(out),
             overwrite=overwrite,
             workers=workers,
+            threads=threads,
             device=device,
             progress=lambda epoch, total, loss: bar(epoch, total),
         )

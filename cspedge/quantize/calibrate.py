@@ -16,6 +16,7 @@ from cspedge.quantize.encodings import (
     Encodings,
     WeightEncoding,
     encoding_from_range,
+    half_at_least,
 )
 from cspedge.quantize.graph import NAME, tensor_of, weighted_nodes
 from cspedge.quantize.observers import BINS, Observer, activation_function, choose_range
@@ -227,13 +228,15 @@ def quantize_weights(
 
     A channel of zeros gets the smallest scale allowed and zeros; nothing divides by zero.
     """
+    import torch
+
     encodings, integers = {}, {}
     for node in weighted_nodes(graph):
         weight = tensor_of(graph, arg(node, 1))
         assert weight is not None
-        scales = _weight_scales(weight, search)
+        scales = torch.from_numpy(half_at_least(_weight_scales(weight, search).numpy()))
         shape = (-1, *([1] * (weight.dim() - 1)))
-        values = (weight / scales.reshape(shape)).round().clamp(WMIN, WMAX).to(_int8())
+        values = (weight / scales.reshape(shape)).round().clamp(WMIN, WMAX).to(torch.int8)
         name = node.meta[NAME]
         integers[name] = values
         encodings[name] = WeightEncoding(
@@ -244,19 +247,13 @@ def quantize_weights(
     return encodings, integers
 
 
-def _int8() -> torch.dtype:
-    import torch
-
-    return torch.int8
-
-
 def _weight_scales(weight: torch.Tensor, search: bool) -> torch.Tensor:
     import torch
 
     flat = weight.flatten(1)
     largest = flat.abs().amax(1)
     # a nearly dead channel must not fall out of XNNPACK's range of multipliers beside live ones
-    floor = max(float(largest.max()) / WMAX * 2.0**-16, MIN_SCALE * 2.0**-8)
+    floor = max(float(largest.max()) / WMAX * 2.0**-16, MIN_SCALE)
     full = (largest / WMAX).clamp(min=floor)
     if not search:
         return full

@@ -24,7 +24,8 @@ MIN_SCALE = 2.0**-20
 class Encoding:
     """One activation tensor: real = scale * (q - zero_point), q in [-128, 127], round half to even, saturating.
 
-    scale is a float32 value; lo and hi are the observed extremes over the calibration images (after a lossless
+    scale is a float32 value that fp16 can hold as well (Core ML stores scales in fp16; see `half_at_least`), but for
+    the fixed ranges of images and gates, whose 1/255 is a float32. lo and hi are the observed extremes over the calibration images (after a lossless
     clip); `observer` says how the range was chosen; tensors that must share one encoding carry the same `group`.
     """
 
@@ -105,6 +106,20 @@ def loads(text: str) -> Encodings:
     return from_dict(data)
 
 
+def half_at_least(values: Any) -> NDArray[np.float32]:
+    """The smallest fp16 numbers not below `values`, as float32, elementwise.
+
+    A scale that fp16 holds exactly is the same number in every format: Core ML's quantize op takes its scale in the
+    type of its input, which is fp16. Eleven bits are plenty for a scale; not below, so that no range shrinks.
+    """
+    import numpy as np
+
+    wanted = np.asarray(values, np.float32)
+    nearest = wanted.astype(np.float16)
+    above = np.where(nearest.astype(np.float32) < wanted, np.nextafter(nearest, np.float16(np.inf)), nearest)
+    return np.minimum(above, np.finfo(np.float16).max).astype(np.float32)
+
+
 def encoding_from_range(
     lo: float, hi: float, *, observer: str, observed: tuple[float, float] | None = None, group: str | None = None
 ) -> Encoding:
@@ -112,7 +127,8 @@ def encoding_from_range(
     import numpy as np
 
     lo, hi = min(lo, 0.0), max(hi, 0.0)
-    scale = float(np.float32(max((hi - lo) / (QMAX - QMIN), MIN_SCALE)))
+    wanted = np.float32(max((hi - lo) / (QMAX - QMIN), MIN_SCALE))
+    scale = float(wanted) if observer == "fixed" else float(half_at_least(wanted))
     zero_point = int(np.clip(round(QMIN - lo / scale), QMIN, QMAX))
     seen = observed or (lo, hi)
     return Encoding(

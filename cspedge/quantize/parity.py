@@ -22,7 +22,8 @@ RELATIVE = 2e-6
 def differences(model: PlacedModel, found: Readback) -> tuple[str, ...]:
     """What differs between the placed model and what was read back; empty where they are the same.
 
-    Activations are compared as sets of (scale, zero point) in both directions: formats repeat a quantizer for each
+    A format that stores scales in fp16 must hold the rounding of ours to fp16, to the bit: that is the same number but
+    for the 1/255 of images and gates. Activations are compared as sets of (scale, zero point) in both directions: formats repeat a quantizer for each
     reader. Weights are compared one for one: integer values by digest, scales within `RELATIVE`.
     """
     return (*_activations(model, found), *_weights(model, found))
@@ -30,12 +31,13 @@ def differences(model: PlacedModel, found: Readback) -> tuple[str, ...]:
 
 def _activations(model: PlacedModel, found: Readback) -> list[str]:
     problems = []
+    half = found.half_scales
     wanted = {(e.scale, e.zero_point): name for name, e in model.activations.items()}
     for (scale, zero), name in wanted.items():
-        if not any(_same(scale, a.scale) and zero == a.zero_point for a in found.activations):
+        if not any(_same(scale, a.scale, half) and zero == a.zero_point for a in found.activations):
             problems.append(f"activation {name}: scale {scale:.9g}, zero point {zero} is not in the artifact")
     for a in found.activations:
-        if not any(_same(scale, a.scale) and zero == a.zero_point for scale, zero in wanted):
+        if not any(_same(scale, a.scale, half) and zero == a.zero_point for scale, zero in wanted):
             problems.append(f"{a.where}: scale {a.scale:.9g}, zero point {a.zero_point} was not placed")
     return problems
 
@@ -70,8 +72,12 @@ def _digest(values: NDArray[np.int8]) -> str:
     return sha256_bytes(np.ascontiguousarray(values, dtype=np.int8).tobytes())
 
 
-def _same(a: float, b: float) -> bool:
-    return abs(a - b) <= RELATIVE * abs(a)
+def _same(ours: float, theirs: float, half: bool) -> bool:
+    import numpy as np
+
+    if half:
+        return float(np.float16(ours)) == theirs
+    return abs(ours - theirs) <= RELATIVE * ours
 
 
 def _close(found: NDArray[np.float32], wanted: tuple[float, ...]) -> bool:

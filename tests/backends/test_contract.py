@@ -1,0 +1,164 @@
+"""One contract for every backend: lower, save, load in a fresh process, run, compare, audit, parity, same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cspedge import api
+from cspedge.backends import BACKENDS, get_backend
+from cspedge.config import load_target
+from cspedge.digest import sha256_path
+from cspedge.errors import TargetError, UsageError
+from cspedge.evaluate.metrics import agreement, sqnr_db
+from cspedge.quantize.parity import differences
+from cspedge.quantize.placement import PlacedModel, QuantizedModel, place, place_float
+from cspedge.resources import target_names
+from cspedge.types import Artifact, ImageSet, Precision
+
+CHILD = Path(__file__).with_name("run_artifact.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    artifact: Artifact
+    placed: PlacedModel
+
+
+@pytest.fixture(scope="session")
+def quantized() -> QuantizedModel:
+    reference = api.load_reference()
+    return api.quantize(reference, api.collect_calibration(reference, count=64))
+
+
+@pytest.fixture(scope="session")
+def photos() -> ImageSet:
+    return api.collect_validation(api.load_reference())
+
+
+@pytest.fixture(scope="session", params=[(t, p) for t in target_names() for p in ("float", "int8")], ids="/".join)
+def case(request: Any, quantized: QuantizedModel, photos: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    name, kind = request.param
+    target = load_target(name)
+    available = get_backend(target.backend).availability()
+    if not available.ok:
+        pytest.skip(available.reason)
+    precision = next(p for p in target.precision.default if p.is_float == (kind == "float"))
+    out = tmp_path_factory.mktemp(f"{name}-{kind}")
+    artifact = api.lower(quantized, name, precision, out=out, name="digits", check_images=photos.images[:8])
+    graph = (
+        place_float(quantized.graph, quantized.input_shape)
+        if precision.is_float
+        else place(quantized, target.placement)
+    )
+    return Case(artifact=artifact, placed=graph)
+
+
+def test_every_backend_has_a_target() -> None:
+    assert {load_target(n).backend for n in target_names()} == set(BACKENDS)
+
+
+def test_fresh_process_gives_pt2es_answers(case: Case, photos: ImageSet, tmp_path: Path) -> None:
+    import torch
+
+    images = photos.images[:64].astype(np.float32) / np.float32(255)
+    np.save(tmp_path / "images.npy", images)
+    command = [sys.executable, str(CHILD), case.artifact.target, str(case.artifact.path), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "logits.npy")
+    expected = case.placed(torch.from_numpy(images)).numpy()
+    sqnr = sqnr_db(expected, found)
+    target = load_target(case.artifact.target)
+    floor = target.tolerance.float_sqnr_db if case.artifact.precision.is_float else target.tolerance.int8_sqnr_db
+    assert sqnr is None or sqnr >= floor
+    assert agreement(expected, found) >= 0.98
+
+
+def test_batches_and_single_images_agree(case: Case, photos: ImageSet) -> None:
+    images = photos.images[:5].astype(np.float32) / np.float32(255)
+    session = api.open_session(case.artifact)
+    together = session.run(images)
+    alone = np.concatenate([session.run(images[i : i + 1]) for i in range(5)])
+    assert together.dtype == np.float32
+    assert together.shape == (5, 10)
+    assert np.allclose(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_saved_file_carries_exactly_the_placed_numbers(case: Case) -> None:
+    readback = get_backend(case.artifact.backend).readback(case.artifact.path)
+    if case.artifact.precision.is_float:
+        assert readback.activations == ()
+        assert readback.weights == ()
+    else:
+        assert differences(case.placed, readback) == ()
+        assert case.artifact.audit is not None
+        assert case.artifact.audit.encodings_match is True
+
+
+def test_audit_says_what_runs_in_int8(case: Case) -> None:
+    audit = case.artifact.audit
+    assert audit is not None
+    if case.artifact.precision.is_float:
+        assert audit.int8_mac_share == 0.0
+        assert audit.encodings_match is None
+    else:
+        assert audit.int8_mac_share > 0.9
+        assert 0.0 < audit.int8_op_share <= 1.0
+
+
+def test_same_bytes_in_another_process_with_another_hash_seed(
+    case: Case, quantized: QuantizedModel, tmp_path: Path
+) -> None:
+    if case.artifact.precision.is_float:
+        pytest.skip("the int8 artifact holds all that the float one does, and more")
+    command = [sys.executable, str(CHILD.with_name("lower_again.py")), case.artifact.target, str(tmp_path)]
+    environment = os.environ | {"PYTHONHASHSEED": "4711"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["sha256"] == sha256_path(case.artifact.path)
+
+
+def test_truncated_files_are_target_errors(case: Case, tmp_path: Path) -> None:
+    import shutil
+
+    if case.artifact.precision.is_float:
+        pytest.skip("damage is the same for both precisions")
+    copy = tmp_path / case.artifact.path.name
+    if case.artifact.path.is_dir():
+        shutil.copytree(case.artifact.path, copy)
+        victim = max((p for p in copy.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    else:
+        shutil.copyfile(case.artifact.path, copy)
+        victim = copy
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 3])
+    command = [sys.executable, str(CHILD), case.artifact.target, str(copy), str(tmp_path)]
+    np.save(tmp_path / "images.npy", np.zeros((1, 3, 64, 64), np.float32))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 7, done.stderr  # the child's word for a TargetError
+    assert "Traceback" not in done.stderr
+
+
+def test_precisions_that_a_target_lacks_are_refused(quantized: QuantizedModel, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="it offers fp32, int8"):
+        api.lower(quantized, "onnxruntime", Precision.FP16, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_outside_the_tolerance_are_no_artifact(quantized: QuantizedModel, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from cspedge.config import Tolerance
+    from cspedge.lowering import lower
+
+    target = replace(load_target("openvino"), tolerance=Tolerance(int8_sqnr_db=500.0))
+    with pytest.raises(TargetError, match="below the tolerance of 500 dB"):
+        lower(quantized, target, Precision.INT8, tmp_path)

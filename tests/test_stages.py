@@ -1,0 +1,174 @@
+"""Keys: each thing a result depends on, changed alone, changes the key; nothing else does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cspedge import stages
+from cspedge._builtin import builtin_path
+from cspedge.config import load_recipe, load_target
+from cspedge.data.digits import digits
+from cspedge.models import source as sources
+from cspedge.quantize.observers import Observer
+from cspedge.stages import CODE
+from cspedge.store import Store
+from cspedge.types import Precision, Preprocess
+
+PREPROCESS = Preprocess(
+    input_size=(3, 64, 64), crop_pct=1.0, crop_mode="center", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3
+)
+
+
+def lower_key(**changes: Any) -> str:
+    target = load_target("openvino")
+    base: dict[str, Any] = {
+        "reference": "r",
+        "quantized": "q",
+        "images": "i",
+        "target": target,
+        "precision": Precision.INT8,
+        "backend_code": 1,
+        "sdk": {"openvino": "1"},
+        "name": "m",
+    }
+    return Store.key("lower", CODE["lower"], stages.lower_inputs(**(base | changes)))
+
+
+def test_every_input_of_an_artifact_changes_its_key(monkeypatch: Any) -> None:
+    target = load_target("openvino")
+    changes: list[dict[str, Any]] = [
+        {"reference": "other weights"},
+        {"quantized": "other encodings"},
+        {"images": "other images"},
+        {"precision": Precision.FP32},
+        {"backend_code": 2},
+        {"sdk": {"openvino": "2"}},
+        {"name": "n"},
+        {"target": replace(target, name="mine")},
+        {"target": replace(target, options={"x": 1})},
+        {"target": replace(target, placement=replace(target.placement, fuse=()))},
+        {"target": replace(target, placement=replace(target.placement, quantize_output=True))},
+        {"target": replace(target, tolerance=replace(target.tolerance, int8_sqnr_db=1.0))},
+        {"target": replace(target, floor=replace(target.floor, isa=("sse",)))},
+    ]
+    keys = [lower_key(), *(lower_key(**c) for c in changes)]
+    assert len(set(keys)) == len(keys)
+    monkeypatch.setitem(CODE, "lower", CODE["lower"] + 1)
+    assert lower_key() not in keys
+    monkeypatch.undo()
+    monkeypatch.setattr("cspedge.lowering.CODE_VERSION", 99)
+    assert lower_key() not in keys
+    monkeypatch.undo()
+    monkeypatch.setattr(stages, "version", lambda package: "9.9")
+    assert lower_key() not in keys
+
+
+def test_a_budget_does_not_change_an_artifact() -> None:
+    target = load_target("openvino")
+    assert lower_key() == lower_key(target=replace(target, budget=replace(target.budget, max_drop=0.5), summary="x"))
+
+
+def test_images_their_order_and_their_preprocessing_change_the_key() -> None:
+    images = digits("val")
+
+    def key(indices: tuple[int, ...] = (0, 1, 2), preprocess: Preprocess = PREPROCESS, **other: Any) -> str:
+        values = {"max_unreadable": 0.01, "labels": [0, 1, 2]} | other
+        return Store.key("images", 1, stages.images_inputs(images, indices, preprocess, **values))
+
+    keys = [
+        key(),
+        key((0, 2, 1)),
+        key((0, 1)),
+        key((0, 1, 3)),
+        key(labels=[0, 1, 3]),
+        key(labels=None),
+        key(max_unreadable=0.5),
+        key(preprocess=replace(PREPROCESS, interpolation="bicubic")),
+        key(preprocess=replace(PREPROCESS, crop_pct=0.875)),
+        key(preprocess=replace(PREPROCESS, input_size=(3, 32, 32))),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_changed_bytes_of_an_image_change_the_key(tmp_path: Path) -> None:
+    from cspedge.data.images import scan
+
+    file = tmp_path / "a.png"
+    file.write_bytes(digits("val").read(0))
+    before = stages.images_inputs(scan(tmp_path), (0,), PREPROCESS, 0.01, None)
+    file.write_bytes(digits("val").read(1))
+    assert stages.images_inputs(scan(tmp_path), (0,), PREPROCESS, 0.01, None) != before
+
+
+def test_recipes_change_the_key() -> None:
+    recipe = load_recipe("default")
+    changed = [
+        recipe,
+        replace(recipe, quantize=replace(recipe.quantize, observer=Observer.MINMAX)),
+        replace(recipe, quantize=replace(recipe.quantize, weight_search=False)),
+        replace(recipe, quantize=replace(recipe.quantize, lossless_clip=False)),
+    ]
+    keys = [Store.key("quantize", 1, stages.quantize_inputs("r", "i", r)) for r in changed]
+    keys += [Store.key("quantize", 1, stages.quantize_inputs("r2", "i", recipe))]
+    keys += [Store.key("quantize", 1, stages.quantize_inputs("r", "i2", recipe))]
+    assert len(set(keys)) == len(keys)
+
+
+def test_weights_and_configuration_change_the_source(tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(builtin_path(), tmp_path / "lcnet_050.digits"))
+    first = sources.resolve(f"local-dir:{folder}")
+    assert first.digest == sources.resolve(None).digest
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    second = sources.resolve(f"local-dir:{folder}")
+    config = folder / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"bilinear"', '"bicubic"'), encoding="utf-8")
+    third = sources.resolve(f"local-dir:{folder}")
+    assert len({first.digest, second.digest, third.digest}) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"artifact": "b"},
+        {"images": "j"},
+        {"threads": 2},
+        {"sdk": {"onnxruntime": "2"}},
+        {"options": {"x64quantprecision": False}},
+        {"isa": ["avx2", "avx512_vnni"]},
+    ],
+)
+def test_evaluation_keys(change: dict[str, Any]) -> None:
+    base: dict[str, Any] = {
+        "artifact": "a", "images": "i", "threads": 1, "sdk": {"onnxruntime": "1"}, "options": {}, "isa": ["avx2"]
+    }  # fmt: skip
+    assert stages.evaluate_inputs(**base) != stages.evaluate_inputs(**(base | change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"artifacts": {"a": "2"}},
+        {"image": "j"},
+        {"threads": 2},
+        {"rounds": 11},
+        {"per_round": 11},
+        {"seed": 1},
+        {"host": {"cpu": "y"}},
+        {"sdk": {"onnxruntime": "2"}},
+    ],
+)
+def test_bench_keys(change: dict[str, Any]) -> None:
+    base: dict[str, Any] = {
+        "artifacts": {"a": "1"}, "image": "i", "threads": 1, "rounds": 10, "per_round": 10, "seed": 0,
+        "host": {"cpu": "x"}, "sdk": {"onnxruntime": "1"},
+    }  # fmt: skip
+    assert stages.bench_inputs(**base) != stages.bench_inputs(**(base | change))
