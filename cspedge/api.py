@@ -88,11 +88,21 @@ def collect_validation(
 
 
 def reference_logits(
-    reference: Reference, images: ImageSet, *, batch_size: int = 64, progress: Progress | None = None
+    reference: Reference,
+    images: ImageSet,
+    *,
+    threads: int = 1,
+    batch_size: int = 64,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """The fp32 reference's answers, float32 [n, classes]: CUDA where there is one, with TF32 off, else CPU."""
+    """The fp32 reference's answers, float32 [n, classes]: CUDA where there is one, with TF32 off, else CPU.
+
+    threads: of torch on the CPU; the last bit of a sum depends on it.
+    """
     import numpy as np
     import torch
+
+    from cspedge.threads import torch_threads
 
     device = torch.device(reference_device_kind())
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -100,7 +110,7 @@ def reference_logits(
     module = reference.module.to(device)
     parts = []
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch_threads(threads):
             for start in range(0, len(images), batch_size):
                 batch = images.images[start : start + batch_size].astype(np.float32) / np.float32(255)
                 parts.append(module(torch.from_numpy(batch).to(device)).float().cpu().numpy())
@@ -124,10 +134,12 @@ def quantize(
     calibration: ImageSet | None,
     *,
     recipe: str | Recipe = "default",
+    threads: int = 1,
     progress: Progress | None = None,
 ) -> QuantizedModel:
     """Calibrates once: one set of encodings and integer weights for every target.
 
+    threads: of torch; another number may move a scale by its last bit.
     calibration None: no encodings, for float artifacts only. Raises UsageError for an unknown recipe, InputError for
     activations that are not finite, TargetError where torch.export cannot trace the model.
     """
@@ -136,15 +148,18 @@ def quantize(
     from cspedge.quantize.encodings import Encodings
     from cspedge.quantize.graph import prepare
     from cspedge.quantize.placement import QuantizedModel
+    from cspedge.threads import torch_threads
 
     shape = reference.info.preprocess.input_size
-    graph = prepare(reference.module, shape)
+    with torch_threads(threads):
+        graph = prepare(reference.module, shape)
     if calibration is None:
         return QuantizedModel(
             graph=graph, input_shape=shape, encodings=Encodings(activations={}, weights={}), integer_weights={}
         )
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    return calibrate(graph, shape, calibration.images, chosen.quantize, progress)
+    with torch_threads(threads):
+        return calibrate(graph, shape, calibration.images, chosen.quantize, progress)
 
 
 def lower(
@@ -326,7 +341,7 @@ def write_report(
     report = build.build_report(
         reference.info,
         logits=logits,
-        validation=build.validation_entry(validation),
+        validation=build.images_entry(validation),
         labels=validation.labels,
         calibration=None
         if calibration is None

@@ -55,6 +55,11 @@ class Budget:
     min_agreement: float = 0.9
     max_mb: float | None = None
 
+    def is_met(self, drop: float, agreement: float, size: int) -> bool:
+        """Whether an artifact of that drop, agreement (fractions) and size (bytes) stays inside."""
+        small = self.max_mb is None or size <= self.max_mb * 1e6
+        return drop <= self.max_drop and agreement >= self.min_agreement and small
+
     def limits(self) -> dict[str, float | None]:
         """In the words of `cspedge.report.verdict`."""
         return {
@@ -66,7 +71,12 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One deployment target, from `targets/<name>/target.toml`."""
+    """One deployment target, from `targets/<name>/target.toml`.
+
+    options: of the runtime, also in the manifest; saturated_check: options that the comparison with PT2E adds where
+    u8 x s8 products saturate (x86 with AVX2 and no VNNI). It then shows that the file computes the graph; what the
+    CPU's own kernels make of it is what the validation measures.
+    """
 
     name: str
     backend: str
@@ -78,6 +88,7 @@ class Target:
     tolerance: Tolerance = Tolerance()
     budget: Budget = Budget()
     options: Mapping[str, object] = field(default_factory=dict)
+    saturated_check: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspedge.backends import get_backend
 from cspedge.config import Target, load_target
-from cspedge.digest import sha256_json, sha256_path, size_of
+from cspedge.digest import sha256_path, size_of
 from cspedge.errors import CspedgeError, RuntimeMissingError, TargetError, UsageError
 from cspedge.types import Artifact, Audit, Precision
 
@@ -77,7 +77,7 @@ def lower(
         backend.lower(placed, precision, path, spec.options)
     lower_s = time.perf_counter() - start
     with sdk_errors(spec, precision, "run"):
-        session = backend.load(path, threads=1, options=spec.options)
+        session = backend.load(path, threads=1, options=_check_options(spec))
         sqnr = _compare(session, placed, precision, spec, check_images)
     with sdk_errors(spec, precision, "audit"):
         audit = _audit(backend, path, placed)
@@ -93,6 +93,13 @@ def lower(
         check_sqnr_db=sqnr,
         lower_s=round(lower_s, 3),
     )
+
+
+def _check_options(target: Target) -> dict[str, object]:
+    from cspedge.devices.host import describe, saturates_u8s8
+
+    extra = target.saturated_check if saturates_u8s8(describe().isa) else {}
+    return {**target.options, **extra}
 
 
 @contextlib.contextmanager
@@ -215,5 +222,5 @@ def target_inputs(target: Target) -> dict[str, Any]:
         "tolerance": asdict(target.tolerance),
         "floor": asdict(target.floor),
         "options": dict(target.options),
-        "digest": sha256_json({"options": dict(target.options)}),
+        "saturated_check": dict(target.saturated_check),
     }

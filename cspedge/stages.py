@@ -76,12 +76,19 @@ def images_inputs(
     }
 
 
-def logits_inputs(reference: str, images: str, device: str) -> dict[str, Any]:
-    return {"reference": reference, "images": images, "device": device, "tools": tool_versions(*TORCH)}
-
-
-def quantize_inputs(reference: str, images: str, recipe: Recipe) -> dict[str, Any]:
+def logits_inputs(reference: str, images: str, device: str, threads: int) -> dict[str, Any]:
     return {
+        "reference": reference,
+        "images": images,
+        "device": device,
+        "threads": threads,
+        "tools": tool_versions(*TORCH),
+    }
+
+
+def quantize_inputs(reference: str, images: str, recipe: Recipe, threads: int) -> dict[str, Any]:
+    return {
+        "threads": threads,
         "reference": reference,
         "images": images,
         "recipe": {k: str(v) if isinstance(v, str) else v for k, v in asdict(recipe.quantize).items()},
@@ -246,12 +253,10 @@ def read_quantized(stored: StoredObject, graph: Any, shape: tuple[int, int, int]
 def write_artifact(artifact: Artifact, folder: Path) -> dict[str, Any]:
     """The artifact itself was written into `folder` by the lowering; this adds what is known about it.
 
-    `lower_s` is a time and so not part of the result: it stands in the store's own `seconds`.
+    `lower_s` is a measurement, so this object's own digest varies: later stages take the artifact's SHA-256 instead.
     """
     plain = asdict(artifact) | {"path": artifact.path.name, "precision": str(artifact.precision)}
-    lower_s = plain.pop("lower_s")
     (folder / "artifact.json").write_text(pretty_json(plain), encoding="utf-8")
-    del lower_s
     return {}
 
 
@@ -262,7 +267,7 @@ def read_artifact(stored: StoredObject) -> Artifact:
         audit = Audit(**_tuples(audit))
     path = stored.file(data.pop("path"))
     precision = Precision(data.pop("precision"))
-    return Artifact(**data, path=path, audit=audit, precision=precision, lower_s=stored.seconds or 0.0)
+    return Artifact(**data, path=path, audit=audit, precision=precision)
 
 
 def write_evaluation(logits: NDArray[np.float32], evidence: Evidence, folder: Path) -> dict[str, Any]:

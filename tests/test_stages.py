@@ -112,9 +112,10 @@ def test_recipes_change_the_key() -> None:
         replace(recipe, quantize=replace(recipe.quantize, weight_search=False)),
         replace(recipe, quantize=replace(recipe.quantize, lossless_clip=False)),
     ]
-    keys = [Store.key("quantize", 1, stages.quantize_inputs("r", "i", r)) for r in changed]
-    keys += [Store.key("quantize", 1, stages.quantize_inputs("r2", "i", recipe))]
-    keys += [Store.key("quantize", 1, stages.quantize_inputs("r", "i2", recipe))]
+    keys = [Store.key("quantize", 1, stages.quantize_inputs("r", "i", r, 1)) for r in changed]
+    keys += [Store.key("quantize", 1, stages.quantize_inputs("r2", "i", recipe, 1))]
+    keys += [Store.key("quantize", 1, stages.quantize_inputs("r", "i2", recipe, 1))]
+    keys += [Store.key("quantize", 1, stages.quantize_inputs("r", "i", recipe, 2))]
     assert len(set(keys)) == len(keys)
 
 

@@ -90,7 +90,7 @@ def _unary(kind: str, *attributes: str) -> Converter:
     """One tensor in, one out; attributes: ONNX names of the ATen arguments after the tensor, all floats."""
 
     def convert(w: Writer, node: fx.Node, a: Args) -> Result:
-        values = dict(zip(attributes, map(float, a[1:]), strict=False))
+        values: dict[str, Any] = dict(zip(attributes, map(float, a[1:]), strict=False))
         return w.emit(kind, [w.tensor(a[0])], **values)
 
     return convert

@@ -15,9 +15,7 @@ from cspedge.quantize.graph import NAME, tensor_of
 from cspedge.quantize.ops import module_path, op_name
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
-    import torch
     from numpy.typing import NDArray
     from torch import fx
 
@@ -158,7 +156,7 @@ class Writer:
             raise Unwritable(node)
         found = tensor_of(self.graph, node)
         assert found is not None
-        return found.numpy()  # type: ignore[no-any-return]
+        return found.numpy()
 
     def number(self, value: Any) -> Any:
         """The number behind an argument that may be a size computed in the graph; tensors stay nodes."""

@@ -89,17 +89,20 @@ def quiet_stdout() -> Iterator[None]:
 
 
 def report_table(report: dict[str, Any]) -> Any:
-    """The artifacts of a report as a table for the terminal."""
+    """The artifacts of a report as a table that fits 80 columns; drops and their interval in points."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{escape(report['model']['name'])}: fp32 top-1 {report['reference']['top1']:.2%}", box=None)
-    for heading in ("artifact", "MB", "top-1", "drop, 95 % interval", "agrees", "SQNR dB", "p50 ms", "verdict"):
-        table.add_column(heading, justify="left" if heading in {"artifact", "verdict"} else "right")
+    reference = report["reference"]
+    title = f"{escape(report['model']['name'])}: fp32 top-1 {reference['top1']:.2%} on {reference['n']} images"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    left = {"artifact", "verdict"}
+    for heading in ("artifact", "MB", "top-1", "drop", "95 %", "agrees", "SQNR", "p50 ms", "verdict"):
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=heading != "verdict")
     for row in report["artifacts"]:
         name = f"{row['target']}/{row['precision']}"
         if row["status"] != "ok":
-            table.add_row(escape(name), "", "", "", "", "", "", escape(f"{row['status']}: {row['reason']}"))
+            table.add_row(escape(name), *[""] * 7, escape(f"{row['status']}: {row['reason']}"))
             continue
         a, latency = row["accuracy"], row["latency"]
         low, high = a["drop_ci95"]
@@ -107,10 +110,11 @@ def report_table(report: dict[str, Any]) -> Any:
             escape(name),
             f"{row['bytes'] / 1e6:.2f}",
             f"{a['top1']:.2%}",
-            f"{a['drop_top1'] * 100:+.2f} [{low * 100:+.2f}, {high * 100:+.2f}]".replace("[", r"\["),
+            f"{a['drop_top1'] * 100:+.2f}",
+            f"{low * 100:+.2f} {high * 100:+.2f}",
             f"{a['agreement']:.1%}",
             "equal" if a["sqnr_db"] is None else f"{a['sqnr_db']:.1f}",
-            "not run here" if latency is None else f"{latency['p50_ms']:.2f}",
+            "" if latency is None else f"{latency['p50_ms']:.2f}",
             row["verdict"],
         )
     return table

@@ -37,7 +37,7 @@ AllowOverlap = Annotated[
 MaxUnreadable = Annotated[
     float | None, typer.Option(help="Share of unreadable images to put up with. [default: 0.01]", min=0.0, max=1.0)
 ]
-Threads = Annotated[int | None, typer.Option(help="Threads of each runtime. [default: 1]", min=1)]
+Threads = Annotated[int | None, typer.Option(help="Threads of torch and of each runtime. [default: 1]", min=1)]
 Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the bench order. [default: 0]")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
 

@@ -41,7 +41,10 @@ def train(
     from cspedge.train.recipe import train_data
 
     changes: dict[str, Any] = {"epochs": epochs, "img_size": img_size, "batch_size": batch_size, "lr": lr, "seed": seed}
-    chosen = replace(named(recipe or ("digits" if data == "digits" else "default")), **{k: v for k, v in changes.items() if v is not None})
+    chosen = replace(
+        named(recipe or ("digits" if data == "digits" else "default")),
+        **{k: v for k, v in changes.items() if v is not None},
+    )
     ui = ConsoleUi()
     with quiet_stdout(), ui:
         images = train_data(data)

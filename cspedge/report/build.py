@@ -29,11 +29,14 @@ def build_report(
     calibration: dict[str, Any] | None,
     results: Sequence[ArtifactResult],
     reference_device: str | None = None,
-    budget: Mapping[str, float | None] | None = None,
+    budgets: Mapping[str, Mapping[str, float | None]] | None = None,
     stages: Sequence[Mapping[str, Any]] = (),
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The report as plain JSON values, checked against the schema. logits: the reference's, float32 [n, classes]."""
+    """The report as plain JSON values, checked against the schema.
+
+    logits: the reference's, float32 [n, classes]; labels: int64 [n]; budgets: by target, in the verdict's words.
+    """
     from cspedge.devices.host import environment
     from cspedge.evaluate.metrics import agreement_matrix
     from cspedge.models.preprocess import manifest
@@ -56,7 +59,7 @@ def build_report(
         "reference": _reference(info, logits, labels, reference_device or env["cpu"]),
         "calibration": calibration,
         "validation": validation,
-        "artifacts": [artifact_entry(r, budget or {}) for r in results],
+        "artifacts": [artifact_entry(r, (budgets or {}).get(r.target, {})) for r in results],
         "agreement": agreement_matrix(evaluated) if len(evaluated) > 1 else [],
         "environment": env,
         "stages": [dict(s) for s in stages],
@@ -94,9 +97,6 @@ def images_entry(images: ImageSet) -> dict[str, Any]:
         "source": images.source,
         "skipped": [{"name": s.name, "reason": s.reason} for s in images.skipped],
     }
-
-
-validation_entry = images_entry
 
 
 def calibration_entry(images: ImageSet, *, recipe: str, overlap: int) -> dict[str, Any]:
@@ -150,10 +150,12 @@ def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) 
     """On x86 without VNNI, u8 x s8 products may saturate; the figures of that machine must say so (FACTS)."""
     from cspedge.devices.host import saturates_u8s8
 
-    affected = [r.label for r in results if r.precision is Precision.INT8 and r.target in {"openvino", "onnxruntime"}]
+    from cspedge.config import load_target
+
+    affected = [r.label for r in results if r.precision is Precision.INT8 and load_target(r.target).saturated_check]
     if not affected or not saturates_u8s8(tuple(env["isa"])):
         return []
     return [
         f"This CPU has AVX2 without VNNI: 8-bit products may saturate in {', '.join(sorted(affected))}, "
-        "so their accuracy here is a lower bound for CPUs with VNNI and for Arm."
+        "so its accuracy here is a lower bound for CPUs with VNNI and for Arm; on such CPUs ship another runtime."
     ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cspedge.data.images import ImageList, labels_for, load
 from cspedge.errors import CspedgeError, InputError, unknown
 from cspedge.models.preprocess import resolve, to_float
+from cspedge.threads import torch_threads
 from cspedge.train.batches import batches, seeded
 from cspedge.train.checkpoint import new_folder, write_model, write_provenance
 from cspedge.train.recipe import Recipe, TrainData
@@ -69,7 +69,7 @@ def train(
             f"{data.name!r} has {len(data.train)} training and {len(data.val)} validation images; "
             "two and one at least are needed"
         )
-    with new_folder(out, overwrite=overwrite) as folder, seeded(recipe.seed), _threads(threads):
+    with new_folder(out, overwrite=overwrite) as folder, seeded(recipe.seed), torch_threads(threads):
         net = _create(model, len(names), recipe.img_size)
         place = _device(device)
         contract = _contract(net.pretrained_cfg, recipe)
@@ -208,18 +208,6 @@ def _evaluate(folder: Path, val: ImageSet, contract: Preprocess, place: torch.de
         "top5": round(float((rank < 5).mean()), 6),
         "macro_top1": round(float(np.mean(recalls)), 6),
     }
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _device(name: str | None) -> torch.device:

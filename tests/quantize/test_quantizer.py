@@ -172,7 +172,7 @@ def test_zero_and_nearly_dead_channels_get_finite_scales() -> None:
     with torch.no_grad():
         model[0].weight[1] = 0
         model[0].weight[2] *= 1e-30
-    encodings, integers = quantize_weights(prepare(model, SHAPE), search=True)
+    encodings, integers = quantize_weights(prepare(model, SHAPE), search=True, activations={})
     (encoding,), (values,) = encodings.values(), integers.values()
     assert all(np.isfinite(s) and s > 0 for s in encoding.scales)
     assert max(encoding.scales) / min(encoding.scales) <= 2.0**16 * 1.01

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.backends.coreml.package import item_paths
-from cspedge.backends.coreml.quiet import converting
+from cspedge.backends.coreml.quiet import Progress, converting
 from cspedge.digest import pretty_json, sha256_file
 from cspedge.errors import TargetError
 from cspedge.quantize.ops import module_path, op_name
@@ -38,8 +38,9 @@ UNWANTED_PASSES = ("common::distributive_quantized_binary_op_scale_normalization
 def lower(model: PlacedModel, precision: Precision, path: Path) -> None:
     """Writes `path`, an .mlpackage for iOS 17 / macOS 14: input `image` float32 [1, 3, H, W], output `logits` float32.
 
-    fp32 computes in float32; fp16 in float16; int8 in float16 around int8 tensors, as coremltools does, so that scales
-    are float16 values, except the image's quantizer, which stays float32 (1/255 is exact there).
+    fp32 computes in float32; fp16 in float16; int8 in float16 around int8 tensors, as coremltools does: a quantizer's
+    scale has the type of its input, so scales are float16 values. The image's 1/255 becomes 0.0039215088, which gives
+    all 256 pixel values their exact codes.
     Raises TargetError naming op and module path where coremltools cannot convert the graph.
     """
     import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
@@ -48,7 +49,11 @@ def lower(model: PlacedModel, precision: Precision, path: Path) -> None:
     names = rename(program)
     with tempfile.TemporaryDirectory() as folder:
         converted = _convert(program, names, precision, Path(folder) / "converted.mlpackage")
-        _save(converted, path)
+        try:
+            _save(converted, path)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)  # a full disk leaves no half-written package
+            raise
 
 
 def artifact_name(module: str, op: str) -> str:
@@ -93,39 +98,38 @@ def _convert(program: ExportedProgram, names: dict[str, str], precision: Precisi
 
         passes = ct.PassPipeline()
         passes.remove_passes(UNWANTED_PASSES)
-        if precision is Precision.FP32:
-            compute = ct.precision.FLOAT32
-        else:
-            compute = ct.transform.FP16ComputePrecision(op_selector=_in_fp16)
         try:
             return ct.convert(
                 program,
                 convert_to="mlprogram",
                 minimum_deployment_target=ct.target.iOS17,
-                compute_precision=compute,
+                compute_precision=_compute_precision(ct, precision),
                 outputs=[ct.TensorType(name=OUTPUT, dtype=np.float32)],
                 pass_pipeline=passes,
                 package_dir=str(package),
                 skip_model_load=True,
             )
         except Exception as error:  # coremltools raises every type there is; the cause is chained
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            node = progress.node
-            where = f" at op {node.kind!r} in module {names.get(node.name, 'unknown')!r}" if node is not None else ""
-            raise TargetError(
-                f"backend 'coreml' cannot convert the graph{where}: {first}; "
-                "use a model without this op, or leave this target out"
-            ) from error
+            raise _failure(error, progress, names) from error
 
 
-def _in_fp16(op: Any) -> bool:
-    """coremltools' op_selector: all ops but the quantizer of the image and its dequantizers."""
-    source = op
-    if op.op_type == "dequantize":
-        source = op.input.op
-    if source is None or source.op_type != "quantize":
-        return True
-    return source.input.op is not None
+def _failure(error: Exception, progress: Progress, names: dict[str, str]) -> TargetError:
+    """What coremltools said, with the op and module it stopped at where it says so or was converting one."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    unsupported = re.match(r"Unsupported fx node (\w+), kind (\w+)", text)
+    where = ""
+    if unsupported:
+        where, text = f" at op {unsupported[2]!r} in module {names.get(unsupported[1], 'unknown')!r}", "not supported"
+    elif progress.node is not None:
+        where = f" at op {progress.node.kind!r} in module {names.get(progress.node.name, 'unknown')!r}"
+    return TargetError(
+        f"backend 'coreml' cannot convert the graph{where}: {text}; "
+        "use a model without this op, or leave this target out"
+    )
+
+
+def _compute_precision(ct: Any, precision: Precision) -> Any:
+    return ct.precision.FLOAT32 if precision is Precision.FP32 else ct.precision.FLOAT16
 
 
 def _save(converted: Any, path: Path) -> None:

@@ -27,7 +27,13 @@ def readback(program: Program) -> Readback:
             source = producers.get(str(op.arguments.get(name, ("",))[0]))
             if source is not None and source.type == "constexpr_affine_dequantize":
                 weights.append(_weight(program, source, op, transposed=op.type == "matmul" and name == "y"))
-    return Readback(activations=tuple(activations), weights=tuple(weights))
+    half = any(_is_half(program, op) for op in program.operations)
+    return Readback(activations=tuple(activations), weights=tuple(weights), half_scales=half)
+
+
+def _is_half(program: Program, op: Operation) -> bool:
+    scale = program.constant(op, "scale") if op.type == "quantize" else None
+    return scale is not None and scale.type.dtype == "fp16"
 
 
 def _activation(program: Program, op: Operation, producers: dict[str, Operation]) -> ReadbackActivation:

@@ -7,7 +7,6 @@ not what a Neural Engine's kernels make of it; an op or a parameter it does not 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from cspedge.backends.coreml.ops import ARITHMETIC, CHOOSING
 from cspedge.backends.coreml.ops_layout import MOVING
 from cspedge.backends.coreml.package import Operation, Program, TensorType, read_program
 from cspedge.errors import TargetError
+from cspedge.threads import torch_threads
 from cspedge.types import Evidence
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from cspedge.backends.coreml.call import Env, Kernel
 
-BATCH = 8  # fits the caches: 1.3 times faster than 32
+# Every run has this many images, the last one repeated where there are fewer: torch picks a convolution's algorithm by
+# batch size, and int8 rounding makes a whole step of its last bits. 4 costs 1.3 times the time of 8, which a single
+# image would also take.
+BATCH = 4
 KNOWN = frozenset({*ARITHMETIC, *CHOOSING, *MOVING})
 
 
@@ -42,8 +45,8 @@ class _Step:
 class Executor:
     """A program made ready: parameters checked, constants resolved, weights dequantized, once.
 
-    The program is static in batch 1; any number of images can be run. Where an op mixes the batch axis with others,
-    `one_by_one` names it and images are run singly; otherwise together, with the same results.
+    The program is static in batch 1; any number of images can be run, and an image's result does not depend on the
+    others. Where an op mixes the batch axis with others, `one_by_one` names it and images are run singly.
     """
 
     def __init__(self, program: Program) -> None:
@@ -93,7 +96,7 @@ class Executor:
         found: Env = {}
         for value, output in zip(values, outputs, strict=True):
             declared = output.type.shape
-            wanted = declared if batch == 0 else (batch, *declared[1:])
+            wanted = declared if batch <= 1 else (batch, *declared[1:])
             if tuple(value.shape) != wanted:
                 raise TargetError(f"shape {tuple(value.shape)} where {wanted} is declared: {step.operation.place}")
             found[output.name] = round_to(value, output.type.dtype) if step.rounds else value
@@ -103,23 +106,35 @@ class Executor:
         """images: float32 [n, 3, H, W] in [0, 1]; returns the program's output, float32 [n, classes]."""
         import torch
 
-        self._check(images)
-        size = 1 if self.one_by_one else BATCH
         with torch.inference_mode():
-            parts = [self._run(batch, None) for batch in torch.split(images, size)]
-        return torch.cat(parts)
+            return torch.cat([self._run(batch, None)[:count] for batch, count in self._batches(images)])
 
     def trace(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Every intermediate value of a run on `images`, by name, in its own type (fp16 as torch.float16)."""
+        """Every intermediate value of a run on `images`, by name, in its own type (fp16 as torch.float16).
+
+        Values of several images are joined along their first axis.
+        """
+        import torch
+
+        parts: dict[str, list[torch.Tensor]] = {}
+        with torch.inference_mode():
+            for batch, count in self._batches(images):
+                kept: Env = {}
+                self._run(batch, kept)
+                for name, value in kept.items():
+                    parts.setdefault(name, []).append(value[:count] if not self.one_by_one else value)
+        joined = {name: torch.cat(values) for name, values in parts.items()}
+        return {k: v.half() if self._types[k].dtype == "fp16" else v for k, v in joined.items()}
+
+    def _batches(self, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, int]]:
+        """Batches of the one size that is run, and how many of each are asked for."""
         import torch
 
         self._check(images)
-        if self.one_by_one and len(images) != 1:
-            raise TargetError(f"only one image can be traced at a time: {self.one_by_one}")
-        kept: Env = {}
-        with torch.inference_mode():
-            self._run(images, kept)
-        return {k: v.half() if self._types[k].dtype == "fp16" else v for k, v in kept.items()}
+        size = 1 if self.one_by_one else BATCH
+        for batch in torch.split(images, size):
+            missing = size - len(batch)
+            yield torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)]) if missing else batch, len(batch)
 
     def _check(self, images: torch.Tensor) -> None:
         wanted = self.program.input.type.shape[1:]
@@ -169,19 +184,6 @@ def _with_frees(steps: list[_Step], output: str) -> tuple[_Step, ...]:
         _Step(operation=s.operation, kernel=s.kernel, rounds=s.rounds, frees=tuple(frees.get(i, ())))
         for i, s in enumerate(steps)
     )
-
-
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """torch's intra-op threads for the time of the block."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class ReferenceSession:

@@ -8,14 +8,18 @@ XNNPACK's passes those run that can change an image classifier; the bytes are th
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.backends.executorch.limits import check_limits
+from cspedge.backends.executorch.slices import with_slices
 from cspedge.errors import TargetError
 from cspedge.quantize.ops import module_path, op_name
 from cspedge.types import Precision
@@ -28,14 +32,16 @@ if TYPE_CHECKING:
 SHORT = "CspedgeXnnpack"  # the name under which the short list of passes is registered, for the time of a lowering
 # Operators for which the short list of passes is known to give XNNPACK's own bytes. Any other operator (a padding, an
 # upsampling, attention, a batch norm, PReLU, 1-d convolutions) may need one of the passes left out.
+# fmt: off
 KNOWN = frozenset(
-    [
-        "conv2d", "linear", "relu", "relu6", "hardtanh", "clamp", "hardswish", "leaky_relu", "silu", "sigmoid", "tanh",
-        "elu", "gelu", "add", "sub", "mul", "div", "mean", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "view",
-        "reshape", "flatten", "slice", "split", "split_with_sizes", "chunk", "getitem", "cat", "quantize_per_tensor",
+    {
+        "conv2d", "linear", "relu", "relu6", "hardtanh", "clamp", "hardswish", "leaky_relu", "silu", "sigmoid", "add",
+        "sub", "mul", "div", "mean", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "view", "reshape", "flatten",
+        "slice", "split", "split_with_sizes", "chunk", "getitem", "cat", "quantize_per_tensor",
         "dequantize_per_tensor", "dequantize_per_channel",
-    ]
-)  # fmt: skip
+    }
+)
+# fmt: on
 
 
 def lower(model: PlacedModel, precision: Precision, path: Path, *, stock: bool = False) -> None:
@@ -46,10 +52,11 @@ def lower(model: PlacedModel, precision: Precision, path: Path, *, stock: bool =
     """
     if precision is Precision.FP16:
         raise TargetError("executorch lowers fp32 and int8, not 'fp16'; leave fp16 out of this target's precisions")
-    check_limits(model.graph)
-    short = not stock and all(op_name(n) in KNOWN for n in model.graph.graph.nodes if n.op == "call_function")
+    sliced = replace(model, graph=with_slices(model.graph))
+    check_limits(sliced.graph)
+    short = not stock and all(op_name(n) in KNOWN for n in sliced.graph.graph.nodes if n.op == "call_function")
     with _quiet(), _no_garbage_collection():
-        program = model.exported()
+        program = sliced.exported()
         for node in program.graph.nodes:
             node.meta = {k: node.meta[k] for k in ("val", "nn_module_stack") if k in node.meta}
         try:
@@ -75,7 +82,10 @@ def _lower(program: ExportedProgram, short: bool) -> bytes:
         for module in edge.exported_program().graph_module.children():
             if getattr(module, "backend_id", None) == SHORT:
                 module._backend_id = backend_id
-    return bytes(edge.to_executorch(ExecutorchBackendConfig()).buffer)
+    data = bytes(edge.to_executorch(ExecutorchBackendConfig()).buffer)
+    if SHORT.encode() in data:
+        raise RuntimeError(f"the delegate kept the name {SHORT!r}, which no runtime knows")
+    return data
 
 
 def _partitioner(short: bool) -> tuple[Any, str]:
@@ -147,17 +157,21 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without executorch's log lines (`Disabled validating the partitioner.`) and torchao's at import."""
+    """Without executorch's log lines (`Disabled validating the partitioner.`) and torchao's warnings at import."""
     names = ("", "torch.utils._pytree")
-    levels = [logging.getLogger(name).level for name in names]
+    levels = {name: logging.getLogger(name).level for name in names}
     handlers = list(logging.getLogger().handlers)
     try:
         for name in names:
             logging.getLogger(name).setLevel(logging.ERROR)
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # first of all: at import it calls logging.basicConfig, which adds a handler and sets the root's level
+            importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+            logging.getLogger().setLevel(logging.ERROR)
+            yield
     finally:
-        # XNNPACK's partitioner calls logging.basicConfig at import
         for handler in [h for h in logging.getLogger().handlers if h not in handlers]:
             logging.getLogger().removeHandler(handler)
-        for name, level in zip(names, levels, strict=True):
+        for name, level in levels.items():
             logging.getLogger(name).setLevel(level)

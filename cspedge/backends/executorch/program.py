@@ -19,6 +19,11 @@ from cspedge.errors import RuntimeMissingError, TargetError
 
 XNNPACK = "XnnpackBackend"
 _NONE = 0xFFFFFFFF  # "no value", "no buffer"
+# fields of a node that hold ids of values it reads, in this order
+_INPUTS = (
+    *(f"input{n}_id" for n in ("", 1, 2, 3, 4, 5)),
+    *(f"{n}_id" for n in ("filter", "bias", "query", "key", "value", "scale", "mask")),
+)
 _BY_NAME = 0xFFFFFFFFFFFFFFFF  # a constant that is found by its name and not by an offset
 
 
@@ -97,15 +102,38 @@ def read_program(path: Path) -> SavedProgram:
     try:
         return _read(data)
     except (DamagedError, struct.error, KeyError, IndexError, TypeError) as error:
-        raise TargetError(f"executorch: {path.name!r} is not a whole .pte file: {error}; make the artifact again") from error
+        raise TargetError(
+            f"executorch: {path.name!r} is not a whole .pte file: {error}; make the artifact again"
+        ) from error
+
+
+def whole_problem(path: Path) -> str:
+    """What the first bytes say is wrong with the file, or the empty string; the runtime aborts on foreign bytes."""
+    try:
+        with path.open("rb") as file:
+            _base(file.read(40), path.stat().st_size)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    except (DamagedError, struct.error) as error:
+        return str(error)
+    return ""
+
+
+def _base(head: bytes, size: int) -> int:
+    """Where the segments start. Extended header: magic, length, program size, segment base, segment bytes."""
+    if head[4:6] != b"ET" or not head[6:8].isdigit():
+        raise DamagedError("it does not start as an ExecuTorch program")
+    if head[8:12] != b"eh00":
+        return 0
+    length, program, base = struct.unpack_from("<IQQ", head, 12)
+    segments = struct.unpack_from("<Q", head, 32)[0] if length >= 32 else 0
+    if max(program, base + segments) > size:
+        raise DamagedError(f"{max(program, base + segments)} bytes are needed and {size} are there")
+    return int(base)
 
 
 def _read(data: bytes) -> SavedProgram:
-    if data[4:6] != b"ET":
-        raise DamagedError("it does not start as an ExecuTorch program")
-    base = 0
-    if data[8:12] == b"eh00":
-        base = struct.unpack_from("<Q", data, 24)[0]
+    base = _base(data[:40], len(data))
     program = Reader(_schema("program"), data).root("Program")
     segments = [_slice(data, base + s["offset"], s["size"]) for s in program["segments"]]
     named = {entry["key"]: segments[entry["segment_index"]] for entry in program["named_data"]}
@@ -195,10 +223,8 @@ def _value(raw: dict[str, Any], constants: list[bytes]) -> tuple[int, Value]:
 
 
 def _node(index: int, raw: dict[str, Any]) -> Node:
-    names = ("input_id", "input1_id", "input2_id", "input3_id", "input4_id", "input5_id", "filter_id", "bias_id")
-    names += ("query_id", "key_id", "value_id", "scale_id", "mask_id")
     kind = raw["kind"].removeprefix("XNN")
-    count = int(kind[-1]) if kind.startswith("Concatenate") else len(names)
-    ids = [raw[n] for n in names if n in raw and raw[n] != _NONE]
+    count = int(kind[-1]) if kind.startswith("Concatenate") else len(_INPUTS)
+    ids = [raw[n] for n in _INPUTS if n in raw and raw[n] != _NONE]
     output = raw["output_id"] if "output_id" in raw else raw["output_value_id"]
     return Node(kind=kind, index=index, inputs=tuple(ids[:count]), output=output, fields=raw)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cspedge.backends.executorch.program import whole_problem
 from cspedge.errors import RuntimeMissingError, TargetError, UsageError
 from cspedge.types import Evidence
 
@@ -37,8 +38,7 @@ class ExecutorchSession:
         self._program: Any = None
         self._method: Any = None
         _sessions.add(self)
-        self._load()
-        meta = self._method.method_meta()
+        meta = self._load().method_meta()
         if meta.num_inputs() != 1 or meta.num_outputs() != 1:
             raise TargetError(
                 f"executorch: {path.name!r} takes {meta.num_inputs()} inputs and gives {meta.num_outputs()} outputs; "
@@ -59,25 +59,30 @@ class ExecutorchSession:
                 f"executorch: images of shape {tuple(images.shape)} do not fit {self.path.name!r}, "
                 f"which takes [n, {', '.join(str(v) for v in self.input_shape[1:])}]"
             )
-        self._ready()
+        method = self._ready()
         tensors = torch.from_numpy(np.ascontiguousarray(images, np.float32))
         results = []
         for i in range(len(tensors)):
             try:
-                results.append(self._method([tensors[i : i + 1]])[0].numpy())
+                results.append(method([tensors[i : i + 1]])[0].numpy())
             except RuntimeError as error:
                 raise TargetError(f"executorch: {self.path.name!r} fails to run: {_first_line(error)}") from error
         if not results:
-            classes = tuple(int(v) for v in self._method.method_meta().output_tensor_meta(0).sizes())[1:]
+            classes = tuple(int(v) for v in method.method_meta().output_tensor_meta(0).sizes())[1:]
             return np.zeros((0, *classes), np.float32)
         return np.concatenate(results).astype(np.float32, copy=False)
 
-    def _ready(self) -> None:
+    def _ready(self) -> Any:
+        """The loaded method, loaded again where another session has replaced the thread pool."""
         if self._method is None or runtime()._threadpool_get_thread_count() != self.threads:
-            self._load()
+            return self._load()
+        return self._method
 
-    def _load(self) -> None:
+    def _load(self) -> Any:
         library = runtime()
+        problem = whole_problem(self.path)
+        if problem:
+            raise TargetError(f"executorch: {self.path.name!r} does not load: {problem}; make the artifact again")
         with _stderr_captured() as said:
             try:
                 if library._threadpool_get_thread_count() != self.threads:
@@ -91,6 +96,7 @@ class ExecutorchSession:
             except RuntimeError as error:
                 reason = _reason(said()) or _first_line(error)
                 raise TargetError(f"executorch: {self.path.name!r} does not load: {reason}") from error
+        return self._method
 
 
 def runtime() -> Any:

@@ -1,0 +1,68 @@
+"""What a run is asked for, and where it says how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Protocol
+
+from cspedge.config import Budget
+from cspedge.types import Precision
+
+
+class Upto(IntEnum):
+    """How far to go; each includes the ones before."""
+
+    QUANTIZE = 1
+    LOWER = 2
+    EVALUATE = 3
+    BENCH = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What the user asked for. `precisions` empty: each target's own default; `targets` empty: all."""
+
+    model: str | None = None
+    weights: str | None = None
+    calib: str | None = None
+    val: str | None = None
+    workspace: Path = Path(".cspedge")
+    out: Path = Path("cspedge-out")
+    targets: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = ()
+    recipe: str = "default"
+    calib_images: int | None = None
+    allow_overlap: bool = False
+    max_unreadable: float = 0.01
+    threads: int = 1
+    seed: int = 0
+    rounds: int = 10
+    per_round: int = 10
+    budget: Budget | None = None
+
+
+class Ui(Protocol):
+    """Where progress goes; the command line prints it to stderr, the default is silent."""
+
+    def progress(self, task: str) -> Callable[[int, int], None]: ...
+
+    def finished(self, task: str, seconds: float, cached: bool, detail: str = "") -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class Silent:
+    """A Ui that says nothing."""
+
+    def progress(self, task: str) -> Callable[[int, int], None]:
+        del task
+        return lambda done, total: None
+
+    def finished(self, task: str, seconds: float, cached: bool, detail: str = "") -> None:
+        del task, seconds, cached, detail
+
+    def note(self, text: str) -> None:
+        del text

@@ -1,0 +1,412 @@
+"""One step of a run each: taken from the store where its key is there, else built and stored.
+
+What is heavy (the model, its graph, the encodings) is passed on as a function that loads it, so that a run in which
+everything is stored never imports torch.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cspedge import api, atomic, stages
+from cspedge.config import Recipe, Target, load_target
+from cspedge.errors import RuntimeMissingError, TargetError
+from cspedge.models import source as sources
+from cspedge.options import RunOptions, Ui
+from cspedge.stages import CODE, StageRow
+from cspedge.store import StageResult, Store
+from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, ImageSet, Latency, Precision, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import fx
+
+    from cspedge.data.images import ImageList
+    from cspedge.models.reference import Reference, ReferenceInfo
+    from cspedge.quantize.placement import QuantizedModel
+    from cspedge.store import StoredObject
+
+
+@dataclass
+class Ledger:
+    """Which stages ran and which keys they used, in order."""
+
+    store: Store
+    ui: Ui
+    name: str
+    rows: list[StageRow] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+    def stage(
+        self, task: str, name: str, inputs: Mapping[str, object], build: Callable[[Path], Mapping[str, object]]
+    ) -> StoredObject:
+        key = self.store.key(name, CODE[name], inputs)
+        if key not in self.keys:
+            self.keys.append(key)
+
+        def named_build(folder: Path) -> Mapping[str, object]:
+            self.store.ref(self.name, self.keys)  # before it is built, so that a gc at the same moment spares it
+            return build(folder)
+
+        result: StageResult = self.store.stage(name, CODE[name], inputs, named_build)
+        self.rows.append(StageRow(name=task, seconds=round(result.seconds, 3), cached=result.cached))
+        self.ui.finished(task, result.seconds, result.cached)
+        return result.object
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The reference's stored description, and ways to get what is heavy only when a stage must really run."""
+
+    stored: StoredObject
+    info: ReferenceInfo
+    reference: Callable[[], Reference]
+    graph: Callable[[], fx.GraphModule]
+
+
+def load_model(source: sources.ModelSource, ledger: Ledger) -> Loaded:
+    from cspedge.models.reference import load
+
+    @cache
+    def reference() -> Reference:
+        return load(source)
+
+    @cache
+    def graph() -> fx.GraphModule:
+        from cspedge.quantize.graph import prepare
+        from cspedge.threads import torch_threads
+
+        with torch_threads(1):
+            return prepare(reference().module, reference().info.preprocess.input_size)
+
+    stored = ledger.stage(
+        "reference",
+        "reference",
+        stages.reference_inputs(source),
+        lambda folder: stages.write_reference(reference().info, folder),
+    )
+    return Loaded(stored=stored, info=stages.read_reference(stored), reference=reference, graph=graph)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Calibration images as stored; overlap: how many (by content) validation holds too, where that was allowed."""
+
+    stored: StoredObject
+    images: ImageSet
+    notes: tuple[str, ...]
+    overlap: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Validation images as stored, and the reference's logits on them, float32 [n, classes]."""
+
+    stored: StoredObject
+    images: ImageSet
+    notes: tuple[str, ...]
+    logits: NDArray[np.float32]
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """Encodings and integer weights as stored; `model` puts them together with the graph."""
+
+    stored: StoredObject
+    model: Callable[[], QuantizedModel]
+
+
+def load_images(
+    task: str,
+    images: ImageList,
+    indices: tuple[int, ...],
+    labels: NDArray[np.int64] | None,
+    options: RunOptions,
+    loaded: Loaded,
+    ledger: Ledger,
+) -> tuple[StoredObject, ImageSet, tuple[str, ...]]:
+    def build(folder: Path) -> Mapping[str, object]:
+        from cspedge.data.images import load
+
+        remarks: list[tuple[str, str]] = []
+        found = load(
+            images,
+            indices,
+            loaded.info.preprocess,
+            labels=labels,
+            max_unreadable=options.max_unreadable,
+            progress=ledger.ui.progress(task),
+            on_note=lambda name, note: remarks.append((name, note)),
+        )
+        return stages.write_images(found, remarks, folder)
+
+    chosen_labels = None if labels is None else [int(labels[i]) for i in indices]
+    stored = ledger.stage(
+        task,
+        "images",
+        stages.images_inputs(images, indices, loaded.info.preprocess, options.max_unreadable, chosen_labels),
+        build,
+    )
+    found, remarks = stages.read_images(stored)
+    notes = []
+    if found.skipped:
+        first = ", ".join(f"{s.name} ({s.reason})" for s in found.skipped[:5])
+        notes.append(
+            f"{task}: {len(found.skipped)} of {len(indices)} images could not be read and were left out: {first}"
+        )
+    if remarks:
+        first = ", ".join(f"{name} ({note})" for name, note in remarks[:5])
+        notes.append(f"{task}: {len(remarks)} images lose depth as in timm's own pipeline: {first}")
+    for note in notes:
+        ledger.ui.note(note)
+    return stored, found, tuple(notes)
+
+
+def find_labels(listed: ImageList, info: ReferenceInfo) -> NDArray[np.int64]:
+    from cspedge.data.images import labels_for
+
+    return labels_for(listed, info.labels, num_classes=info.num_classes)
+
+
+def calibration_images(
+    options: RunOptions, recipe: Recipe, loaded: Loaded, validation: ImageList | None, ledger: Ledger
+) -> Calibration:
+    from cspedge.data.images import check_disjoint
+    from cspedge.data.sampling import sample
+
+    listed = api.list_images(options.calib, "train")
+    count = options.calib_images or recipe.images.count
+    indices = sample(listed, count, seed=options.seed, stratified=recipe.images.sampling == "stratified")
+    overlap = 0
+    if validation is not None:
+        overlap = check_disjoint(listed.subset(indices), validation, allow=options.allow_overlap)
+    stored, images, notes = load_images("calibration images", listed, indices, None, options, loaded, ledger)
+    if overlap:
+        notes = (*notes, f"calibration and validation share {overlap} images (allowed by --allow-overlap)")
+    return Calibration(stored=stored, images=images, notes=notes, overlap=overlap)
+
+
+def validation_images(
+    options: RunOptions, listed: ImageList, labels: NDArray[np.int64] | None, loaded: Loaded, ledger: Ledger
+) -> Validation:
+    """All images of the validation list, and the reference's logits on them."""
+    everything = tuple(range(len(listed)))
+    stored, images, notes = load_images("validation images", listed, everything, labels, options, loaded, ledger)
+    logits, device = reference_logits(loaded, stored, images, options.threads, ledger)
+    return Validation(stored=stored, images=images, notes=notes, logits=logits, device=device)
+
+
+def quantize(calibration: Calibration, recipe: Recipe, loaded: Loaded, threads: int, ledger: Ledger) -> Quantized:
+    def build(folder: Path) -> Mapping[str, object]:
+        from cspedge.quantize.calibrate import calibrate
+        from cspedge.threads import torch_threads
+
+        shape, images = loaded.info.preprocess.input_size, calibration.images.images
+        with torch_threads(threads):
+            model = calibrate(loaded.graph(), shape, images, recipe.quantize, ledger.ui.progress("quantize"))
+        return stages.write_quantized(model, folder)
+
+    inputs = stages.quantize_inputs(loaded.stored.digest, calibration.stored.digest, recipe, threads)
+    stored = ledger.stage("quantize", "quantize", inputs, build)
+
+    @cache
+    def model() -> QuantizedModel:
+        return stages.read_quantized(stored, loaded.graph(), loaded.info.preprocess.input_size)
+
+    return Quantized(stored=stored, model=model)
+
+
+def _float_model(loaded: Loaded) -> QuantizedModel:
+    from cspedge.quantize.encodings import Encodings
+    from cspedge.quantize.placement import QuantizedModel
+
+    return QuantizedModel(
+        graph=loaded.graph(),
+        input_shape=loaded.info.preprocess.input_size,
+        encodings=Encodings(activations={}, weights={}),
+        integer_weights={},
+    )
+
+
+def lower(
+    target: Target,
+    precision: Precision,
+    loaded: Loaded,
+    quantized: Quantized | None,
+    calibration: Calibration | None,
+    options: RunOptions,
+    ledger: Ledger,
+) -> ArtifactResult:
+    from cspedge import lowering
+
+    task = f"lower {target.name}/{precision}"
+    row = ArtifactResult(target=target.name, backend=target.backend, precision=precision, status=Status.OK)
+    int8 = precision is Precision.INT8
+    images = calibration if int8 else None
+
+    def build(folder: Path) -> Mapping[str, object]:
+        model = quantized.model() if int8 and quantized else _float_model(loaded)
+        ledger.ui.progress(task)(0, 0)
+        artifact = lowering.lower(
+            model,
+            target,
+            precision,
+            folder,
+            name=loaded.info.name,
+            check_images=None if images is None else images.images.images[: lowering.CHECK_IMAGES],
+        )
+        return stages.write_artifact(artifact, folder)
+
+    def make() -> Artifact:
+        backend = lowering.require(target)
+        inputs = stages.lower_inputs(
+            loaded.stored.digest,
+            quantized.stored.digest if int8 and quantized else None,
+            images.stored.digest if images else None,
+            target,
+            precision,
+            backend.code_version,
+            backend.availability().versions,
+            loaded.info.name,
+        )
+        return stages.read_artifact(ledger.stage(task, "lower", inputs, build))
+
+    return _guarded(row, lambda r: replace(r, artifact=make()), options, ledger)
+
+
+def _guarded(
+    row: ArtifactResult, step: Callable[[ArtifactResult], ArtifactResult], options: RunOptions, ledger: Ledger
+) -> ArtifactResult:
+    """Runs one step of one artifact: a missing runtime or a failure becomes the row's status, the others go on."""
+    if row.status is not Status.OK:
+        return row
+    try:
+        return step(row)
+    except RuntimeMissingError as error:
+        ledger.ui.note(str(error))
+        return replace(row, status=Status.UNAVAILABLE, reason=str(error))
+    except TargetError as error:
+        if error.__cause__ is not None:
+            log = options.workspace / "logs" / f"{row.target}-{row.precision}.txt"
+            atomic.make_folder(log.parent)
+            atomic.write_text(log, "".join(traceback.format_exception(error)))
+        ledger.ui.note(str(error))
+        return replace(row, status=Status.FAILED, reason=str(error))
+
+
+def evaluate(row: ArtifactResult, validation: Validation, options: RunOptions, ledger: Ledger) -> ArtifactResult:
+    from cspedge.devices.host import describe
+    from cspedge.evaluate.metrics import accuracy
+    from cspedge.lowering import require
+
+    def step(row: ArtifactResult) -> ArtifactResult:
+        artifact = row.artifact
+        assert artifact is not None
+        target = load_target(artifact.target)
+        task = f"validate {artifact.label}"
+
+        def build(folder: Path) -> Mapping[str, object]:
+            session = api.open_session(artifact, threads=options.threads)
+            found = api.run_session(session, validation.images.images, artifact, ledger.ui.progress(task))
+            return stages.write_evaluation(found, session.evidence, folder)
+
+        versions = require(target).availability().versions
+        inputs = stages.evaluate_inputs(
+            artifact.sha256, validation.stored.digest, options.threads, versions, target.options, describe().isa
+        )
+        stored = ledger.stage(task, "evaluate", inputs, build)
+        found = stages.read_array("logits", stored)
+        assert validation.images.labels is not None
+        evaluation = Evaluation(
+            logits=found,
+            accuracy=accuracy(found, validation.logits, validation.images.labels),
+            evidence=Evidence(stored.meta["evidence"]),
+        )
+        return replace(row, evaluation=evaluation)
+
+    return _guarded(row, step, options, ledger)
+
+
+def reference_logits(
+    loaded: Loaded, stored_images: StoredObject, images: ImageSet, threads: int, ledger: Ledger
+) -> tuple[NDArray[np.float32], str]:
+    kind = "cuda" if Path("/dev/nvidia0").exists() else "cpu"
+
+    def build(folder: Path) -> Mapping[str, object]:
+        bar = ledger.ui.progress("reference logits")
+        found = api.reference_logits(loaded.reference(), images, threads=threads, progress=bar)
+        stages.write_array("logits", found, folder)
+        return {"device": _device_name()}
+
+    inputs = stages.logits_inputs(loaded.stored.digest, stored_images.digest, kind, threads)
+    stored = ledger.stage("reference logits", "logits", inputs, build)
+    return stages.read_array("logits", stored), str(stored.meta["device"])
+
+
+def _device_name() -> str:
+    import torch
+
+    from cspedge.devices.host import describe
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else describe().cpu
+
+
+def bench(
+    results: list[ArtifactResult], validation: Validation, options: RunOptions, ledger: Ledger
+) -> list[ArtifactResult]:
+    from dataclasses import asdict
+
+    from cspedge.devices.host import describe
+    from cspedge.lowering import require
+
+    runnable = [
+        r.artifact
+        for r in results
+        if r.status is Status.OK and r.artifact and r.evaluation and r.evaluation.evidence is Evidence.MEASURED
+    ]
+    if not runnable:
+        return results
+
+    def build(folder: Path) -> Mapping[str, object]:
+        found = api.bench(
+            runnable,
+            validation.images,
+            threads=options.threads,
+            rounds=options.rounds,
+            per_round=options.per_round,
+            seed=options.seed,
+            progress=ledger.ui.progress("bench"),
+        )
+        return stages.write_latencies(found, folder)
+
+    versions: dict[str, str] = {}
+    for name in sorted({a.target for a in runnable}):
+        versions |= require(load_target(name)).availability().versions
+    inputs = stages.bench_inputs(
+        {a.label: a.sha256 for a in runnable},
+        validation.images.digests[0],
+        options.threads,
+        options.rounds,
+        options.per_round,
+        options.seed,
+        {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(describe()).items()},
+        versions,
+    )
+    found = stages.read_latencies(ledger.stage("bench", "bench", inputs, build))
+    rows = []
+    for row in results:
+        latency = found.get(row.label)
+        if isinstance(latency, Latency):
+            rows.append(replace(row, latency=latency))
+        elif latency is not None:
+            rows.append(replace(row, status=Status.FAILED, reason=latency))
+        else:
+            rows.append(row)
+    return rows

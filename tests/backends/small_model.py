@@ -1,0 +1,87 @@
+"""Small placed models for the ONNX and OpenVINO tests; also run as a child process: `lower` or `run`.
+
+`python small_model.py lower BACKEND PRECISION PATH` lowers lcnet_050 and prints the artifact's digest;
+`python small_model.py run BACKEND PATH IMAGES LOGITS` loads the artifact and runs the .npy images.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from cspedge.backends import get_backend
+from cspedge.config import load_target
+from cspedge.digest import sha256_path
+from cspedge.quantize.calibrate import QuantizeOptions, calibrate
+from cspedge.quantize.graph import prepare, tensor_of
+from cspedge.quantize.observers import Observer
+from cspedge.quantize.ops import Role, op_name, role
+from cspedge.quantize.placement import PlacedModel, QuantizedModel, place, place_float
+from cspedge.types import Precision
+
+LCNET = (3, 64, 64)
+
+
+def noise(shape: tuple[int, int, int], count: int, seed: int) -> np.ndarray:
+    """uint8 [count, 3, H, W]."""
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def quantize(module: nn.Module, shape: tuple[int, int, int]) -> QuantizedModel:
+    """Calibrated on four images of noise, without searches."""
+    options = QuantizeOptions(observer=Observer.MINMAX, weight_search=False)
+    return calibrate(prepare(module.eval(), shape), shape, noise(shape, 4, seed=0), options)
+
+
+def lcnet() -> QuantizedModel:
+    """lcnet_050 with random weights, 10 classes, 64 px; its batch norms see noise once, else all signal dies out."""
+    import timm
+
+    torch.manual_seed(0)
+    module = timm.create_model("lcnet_050", pretrained=False, num_classes=10).train()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        module(torch.from_numpy(noise(LCNET, 16, seed=2)).float() / 255)
+    return quantize(module, LCNET)
+
+
+def placed(model: QuantizedModel, target: str, precision: Precision | str) -> PlacedModel:
+    """What `target` lowers for `precision`."""
+    if Precision(precision).is_float:
+        return place_float(model.graph, model.input_shape)
+    return snap_biases(place(model, load_target(target).placement))
+
+
+def snap_biases(model: PlacedModel) -> PlacedModel:
+    """Rounds biases to the int32 grid of input scale times weight scale, as the integer kernels do.
+
+    A difference of a hundredth of a step flips one value in a thousand, and a net of random weights makes noise of
+    it (8 dB): with equal biases an exact runtime agrees with PT2E to float32 precision.
+    """
+    for node in model.graph.graph.nodes:
+        if role(node) is Role.WEIGHTED and op_name(node.args[1]).startswith("dequantize") and len(node.args) > 2:
+            bias, scales = (tensor_of(model.graph, n) for n in (node.args[2], node.args[1].args[1]))
+            if bias is not None and scales is not None:
+                unit = scales.double() * node.args[0].args[1]
+                bias.copy_(((bias.double() / unit).round() * unit).float())
+    return model
+
+
+def main(action: str, backend: str, *arguments: str) -> None:
+    if action == "lower":
+        precision, path = Precision(arguments[0]), Path(arguments[1])
+        get_backend(backend).lower(placed(lcnet(), backend, precision), precision, path, {})
+        print(sha256_path(path))
+    else:
+        path, images, logits = map(Path, arguments)
+        np.save(logits, get_backend(backend).load(path, threads=1, options={}).run(np.load(images)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
