@@ -19,8 +19,9 @@ $(STAMP): pyproject.toml
 run: setup
 	$(BIN)/cspedge run
 
+# Two workers on two cores, whole files each; one OpenMP thread, since two on shared cores wait for each other.
 test: setup
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -53,7 +53,7 @@ class ConsoleUi:
     def note(self, text: str) -> None:
         from rich.markup import escape
 
-        self.console.print(f"[yellow]note:[/yellow] {escape(text)}")
+        self.console.print(f"[yellow]note:[/yellow] {escape(text)}", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -66,7 +66,7 @@ def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tupl
             merged[name] = value
     workspace = Path(merged.pop("workspace", DEFAULT_WORKSPACE))
     message = None
-    if continues and "model" not in merged and not any(k in merged for k in ("calib", "val", "weights")):
+    if continues and "model" not in merged:
         last = _last(workspace)
         if last:
             merged = last | merged
@@ -90,6 +90,9 @@ def remember(options: RunOptions) -> None:
     model = values["model"]
     if model is not None and model.startswith("local-dir:"):
         values["model"] = f"local-dir:{Path(model.removeprefix('local-dir:')).expanduser().absolute()}"
+    before = _last(options.workspace) or {}
+    if before.get("model") == values["model"]:  # `export` knows no --val, and must not forget it
+        values = before | {k: v for k, v in values.items() if v is not None}
     atomic.write_json(options.workspace / LAST, values)
 
 

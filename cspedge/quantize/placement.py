@@ -204,7 +204,9 @@ def _snap_bias(graph: fx.GraphModule, node: fx.Node, weight: WeightEncoding, inp
     step = torch.tensor(weight.scales, dtype=torch.float64) * input_scale
     snapped = (torch.round(bias.double() / step) * step).float()
     base = module_path(node).replace(".", "_") or node.name
+    old = arg(node, 2)
     node.update_arg(2, set_tensor(graph, node, f"{base}_bias_int32", snapped))
+    _forget(graph, old)
 
 
 def _quantize_weight(graph: fx.GraphModule, node: fx.Node, model: QuantizedModel) -> None:
@@ -224,6 +226,11 @@ def _quantize_weight(graph: fx.GraphModule, node: fx.Node, model: QuantizedModel
     weight.meta = {k: node.meta[k] for k in ("nn_module_stack",) if k in node.meta}
     old = arg(node, 1)
     node.update_arg(1, weight)
+    _forget(graph, old)
+
+
+def _forget(graph: fx.GraphModule, old: fx.Node) -> None:
+    """Removes a tensor that nothing reads any more."""
     if not old.users:
         graph.graph.erase_node(old)
         owner, _, leaf = str(old.target).rpartition(".")

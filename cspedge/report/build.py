@@ -148,9 +148,8 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 
 def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) -> list[str]:
     """On x86 without VNNI, u8 x s8 products may saturate; the figures of that machine must say so (FACTS)."""
-    from cspedge.devices.host import saturates_u8s8
-
     from cspedge.config import load_target
+    from cspedge.devices.host import saturates_u8s8
 
     affected = [r.label for r in results if r.precision is Precision.INT8 and load_target(r.target).saturated_check]
     if not affected or not saturates_u8s8(tuple(env["isa"])):

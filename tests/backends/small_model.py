@@ -17,9 +17,8 @@ from cspedge.backends import get_backend
 from cspedge.config import load_target
 from cspedge.digest import sha256_path
 from cspedge.quantize.calibrate import QuantizeOptions, calibrate
-from cspedge.quantize.graph import prepare, tensor_of
+from cspedge.quantize.graph import prepare
 from cspedge.quantize.observers import Observer
-from cspedge.quantize.ops import Role, op_name, role
 from cspedge.quantize.placement import PlacedModel, QuantizedModel, place, place_float
 from cspedge.types import Precision
 
@@ -55,22 +54,7 @@ def placed(model: QuantizedModel, target: str, precision: Precision | str) -> Pl
     """What `target` lowers for `precision`."""
     if Precision(precision).is_float:
         return place_float(model.graph, model.input_shape)
-    return snap_biases(place(model, load_target(target).placement))
-
-
-def snap_biases(model: PlacedModel) -> PlacedModel:
-    """Rounds biases to the int32 grid of input scale times weight scale, as the integer kernels do.
-
-    A difference of a hundredth of a step flips one value in a thousand, and a net of random weights makes noise of
-    it (8 dB): with equal biases an exact runtime agrees with PT2E to float32 precision.
-    """
-    for node in model.graph.graph.nodes:
-        if role(node) is Role.WEIGHTED and op_name(node.args[1]).startswith("dequantize") and len(node.args) > 2:
-            bias, scales = (tensor_of(model.graph, n) for n in (node.args[2], node.args[1].args[1]))
-            if bias is not None and scales is not None:
-                unit = scales.double() * node.args[0].args[1]
-                bias.copy_(((bias.double() / unit).round() * unit).float())
-    return model
+    return place(model, load_target(target).placement)
 
 
 def main(action: str, backend: str, *arguments: str) -> None:

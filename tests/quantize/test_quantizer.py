@@ -206,6 +206,48 @@ def test_search_beats_the_extremes_on_a_long_tail() -> None:
     assert inner[1] < 40.0
 
 
+def test_one_image_out_of_range_does_not_own_the_encoding() -> None:
+    """One image in 128 drives the activations a thousand times further; the others must keep their resolution."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with torch.no_grad():
+        model[0].weight[:] = 1000.0
+        model[0].bias[:] = -999.0
+    graph = prepare(model, SHAPE)
+    usual = np.full((128, *SHAPE), 85, np.uint8)  # three channels of a third: just above the bias
+    odd = usual.copy()
+    odd[7] = 255
+    fair = calibrate(graph, SHAPE, usual, QuantizeOptions()).encodings.activations["1:relu"]
+    robust = calibrate(graph, SHAPE, odd, QuantizeOptions()).encodings.activations["1:relu"]
+    greedy = calibrate(graph, SHAPE, odd, QuantizeOptions(outlier_images=0.0)).encodings.activations["1:relu"]
+    assert robust.scale == fair.scale
+    assert robust.hi > 1000 * fair.hi, "the record keeps the true extremes"
+    assert greedy.scale > 100 * robust.scale
+
+
+def test_biases_are_whole_steps_of_the_accumulator(quantized: QuantizedModel) -> None:
+    placed = place(quantized, AROUND)
+    for node in weighted_nodes(quantized.graph):
+        name = node.meta[NAME]
+        twin = next(n for n in placed.graph.graph.nodes if n.meta.get(NAME) == name)
+        bias = getattr(placed.graph, str(twin.args[2].target))
+        source = twin.args[0].args[1]
+        steps = bias.double() / (torch.tensor(quantized.encodings.weights[name].scales).double() * source)
+        assert torch.allclose(steps, steps.round(), atol=1e-2 * float(steps.abs().max() * 1e-5 + 1))
+        assert float(steps.abs().max()) < 2**31
+
+
+def test_a_nearly_dead_channel_keeps_its_bias_inside_int32() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with torch.no_grad():
+        model[0].weight[2] = 1e-12
+        model[0].bias[2] = 20.0
+    found = calibrate(prepare(model, SHAPE), SHAPE, images(4), QuantizeOptions())
+    scale = found.encodings.weights["0:conv2d"].scales[2]
+    source = found.encodings.activations["model:mul" if "model:mul" in found.encodings.activations else "input"].scale
+    assert 20.0 / (scale * source) < 2**31
+
+
 # ---- structural parity: every kind of difference must be seen ------------------------------------------------------
 
 
