@@ -156,5 +156,5 @@ def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) 
         return []
     return [
         f"This CPU has AVX2 without VNNI: 8-bit products may saturate in {', '.join(sorted(affected))}, "
-        "so its accuracy here is a lower bound for CPUs with VNNI and for Arm; on such CPUs ship another runtime."
+        "so its answers here are not those on CPUs with VNNI or on Arm; validate it there before it ships."
     ]

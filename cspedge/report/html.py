@@ -131,7 +131,7 @@ def _more(artifact: Mapping[str, Any]) -> list[tuple[str, Any]]:
             ("Mean", f"{words.milliseconds(latency['mean_ms'])} ms over {len(latency['samples_ms'])} samples"),
             ("Load", f"{words.milliseconds(latency['load_ms'])} ms"),
             ("Peak memory", latency["peak_rss_mb"] and f"{latency['peak_rss_mb']:.0f} MB"),
-            ("Device", f"{latency['device']}, {latency['threads']} threads"),
+            ("Device", f"{latency['device']}, {latency['threads']} thread{'s' * (latency['threads'] != 1)}"),
             ("Instruction sets", latency["isa"]),
         ]
     if audit is not None:
