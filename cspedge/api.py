@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from cspedge.quantize.placement import QuantizedModel
 
 Progress = Callable[[int, int], None]
-BUILT_IN = "scikit-learn load_digits"
-DEFAULT_COUNT = 512
 
 
 def load_reference(model: str | None = None, *, weights: str | None = None) -> Reference:
@@ -47,7 +45,7 @@ def collect_calibration(
     reference: Reference,
     source: str | Path | None = None,
     *,
-    count: int = DEFAULT_COUNT,
+    count: int = 512,
     seed: int = 0,
     stratified: bool = True,
     max_unreadable: float = 0.01,

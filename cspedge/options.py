@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from cspedge.config import Budget
-from cspedge.types import Precision
+if TYPE_CHECKING:
+    from cspedge.config import Budget
+    from cspedge.types import Precision
 
 
 class Upto(IntEnum):

@@ -7,7 +7,7 @@ its result. Nothing here decides what to run: that is `cspedge.pipeline`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -295,6 +295,3 @@ class StageRow:
     name: str
     seconds: float
     cached: bool
-
-
-Note = Callable[[str], None]

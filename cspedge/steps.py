@@ -52,6 +52,7 @@ class Ledger:
 
         def named_build(folder: Path) -> Mapping[str, object]:
             self.store.ref(self.name, self.keys)  # before it is built, so that a gc at the same moment spares it
+            self.ui.progress(task)(0, 0)
             return build(folder)
 
         result: StageResult = self.store.stage(name, CODE[name], inputs, named_build)
@@ -253,7 +254,6 @@ def lower(
 
     def build(folder: Path) -> Mapping[str, object]:
         model = quantized.model() if int8 and quantized else _float_model(loaded)
-        ledger.ui.progress(task)(0, 0)
         artifact = lowering.lower(
             model,
             target,

@@ -406,6 +406,8 @@ def _build_errors(folder: Path) -> Iterator[None]:
         place = folder if error.filename is None else Path(os.fsdecode(error.filename))
         ours = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) or place.is_relative_to(folder)
         translated = atomic.workspace_error(place, error) if ours else None
+        if translated is None and error.errno is None:  # numpy: "786432 requested and 249728 written"
+            translated = _full_disk(folder)
         if translated is None:
             raise
         raise translated from error
@@ -414,10 +416,17 @@ def _build_errors(folder: Path) -> Iterator[None]:
         # except that of a target, which may have such a writer behind it.
         if isinstance(error, CspedgeError) and not isinstance(error, TargetError):
             raise
-        if shutil.disk_usage(folder).free >= _FULL:
+        full = _full_disk(folder)
+        if full is None:
             raise
-        full = atomic.workspace_error(folder, OSError(errno.ENOSPC, "no space left"))
-        raise full or error from error
+        raise full from error
+
+
+def _full_disk(folder: Path) -> WorkspaceError | None:
+    """The error of a full disk, where there is next to no room; None where there is."""
+    if shutil.disk_usage(folder).free >= _FULL:
+        return None
+    return atomic.workspace_error(folder, OSError(errno.ENOSPC, "no space left"))
 
 
 def _read(folder: Path, key: str, *, check: bool) -> StoredObject:

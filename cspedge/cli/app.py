@@ -11,9 +11,10 @@ import typer
 from cspedge.cli import options as opt
 from cspedge.cli.console import ConsoleUi, print_json, quiet_stdout, report_table, stdout_console
 from cspedge.errors import CspedgeError, UsageError
+from cspedge.options import Upto
 
 if TYPE_CHECKING:
-    from cspedge.pipeline import Outcome, Upto
+    from cspedge.pipeline import Outcome
 
 app = typer.Typer(
     help="One calibrated int8 image classifier, lowered to every edge runtime, with proof.",
@@ -85,29 +86,39 @@ def _print_verdict(report: dict[str, Any], console: Any) -> None:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
 
 
-@app.command()
-def run(
-    model: opt.Model = None,
-    weights: opt.Weights = None,
-    calib: opt.Calib = None,
-    val: opt.Val = None,
-    workspace: opt.Workspace = None,
-    out: opt.Out = None,
-    config: opt.Config = None,
-    target: opt.Targets = None,
-    precision: opt.Precisions = None,
-    recipe: opt.Recipe = None,
-    calib_images: opt.CalibImages = None,
-    allow_overlap: opt.AllowOverlap = False,
-    max_unreadable: opt.MaxUnreadable = None,
-    threads: opt.Threads = None,
-    seed: opt.Seed = None,
-    json: opt.Json = False,
-) -> int:
-    """The whole way: calibrate, quantize, lower to every target, validate, bench, report."""
-    from cspedge.pipeline import Upto
+def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> None:
+    """A command that ends in the report: `run`, `validate`, `bench` and `report` take the same options."""
 
-    return _execute(_given(locals()), Upto.BENCH, config=config, continues=False, as_json=json).exit_code
+    def command(
+        model: opt.Model = None,
+        weights: opt.Weights = None,
+        calib: opt.Calib = None,
+        val: opt.Val = None,
+        workspace: opt.Workspace = None,
+        out: opt.Out = None,
+        config: opt.Config = None,
+        target: opt.Targets = None,
+        precision: opt.Precisions = None,
+        recipe: opt.Recipe = None,
+        calib_images: opt.CalibImages = None,
+        allow_overlap: opt.AllowOverlap = False,
+        max_unreadable: opt.MaxUnreadable = None,
+        threads: opt.Threads = None,
+        seed: opt.Seed = None,
+        json: opt.Json = False,
+    ) -> int:
+        outcome = _execute(_given(locals()), upto, config=config, continues=continues, as_json=json)
+        return outcome.exit_code
+
+    app.command(name, help=summary)(command)
+
+
+_register_whole(
+    "run",
+    Upto.BENCH,
+    "The whole way: calibrate, quantize, lower to every target, validate, bench, report.",
+    continues=False,
+)
 
 
 @app.command()
@@ -126,8 +137,6 @@ def quantize(
     json: opt.Json = False,
 ) -> int:
     """Calibrate once and write encodings.json."""
-    from cspedge.pipeline import Upto
-
     outcome = _execute(_given(locals()), Upto.QUANTIZE, config=config, continues=False, as_json=json)
     assert outcome.quantized is not None
     if json:
@@ -159,8 +168,6 @@ def export(
     json: opt.Json = False,
 ) -> int:
     """Lower to one or more targets; each artifact is loaded from its file, run and compared."""
-    from cspedge.pipeline import Upto
-
     if head != "logits":
         raise UsageError(f"unknown head {head!r}; known: logits")
     outcome = _execute(_given(locals()), Upto.LOWER, config=config, continues=True, as_json=json)
@@ -184,83 +191,18 @@ def export(
     return outcome.exit_code
 
 
-@app.command()
-def validate(
-    model: opt.Model = None,
-    weights: opt.Weights = None,
-    calib: opt.Calib = None,
-    val: opt.Val = None,
-    workspace: opt.Workspace = None,
-    out: opt.Out = None,
-    config: opt.Config = None,
-    target: opt.Targets = None,
-    precision: opt.Precisions = None,
-    recipe: opt.Recipe = None,
-    calib_images: opt.CalibImages = None,
-    allow_overlap: opt.AllowOverlap = False,
-    max_unreadable: opt.MaxUnreadable = None,
-    threads: opt.Threads = None,
-    seed: opt.Seed = None,
-    json: opt.Json = False,
-) -> int:
-    """Compare every artifact with the fp32 reference on labelled images."""
-    from cspedge.pipeline import Upto
-
-    return _execute(_given(locals()), Upto.EVALUATE, config=config, continues=True, as_json=json).exit_code
-
-
-@app.command()
-def bench(
-    model: opt.Model = None,
-    weights: opt.Weights = None,
-    calib: opt.Calib = None,
-    val: opt.Val = None,
-    workspace: opt.Workspace = None,
-    out: opt.Out = None,
-    config: opt.Config = None,
-    target: opt.Targets = None,
-    precision: opt.Precisions = None,
-    recipe: opt.Recipe = None,
-    calib_images: opt.CalibImages = None,
-    allow_overlap: opt.AllowOverlap = False,
-    max_unreadable: opt.MaxUnreadable = None,
-    threads: opt.Threads = None,
-    seed: opt.Seed = None,
-    json: opt.Json = False,
-) -> int:
-    """Measure the latency of every artifact on this host, interleaved."""
-    from cspedge.pipeline import Upto
-
-    return _execute(_given(locals()), Upto.BENCH, config=config, continues=True, as_json=json).exit_code
-
-
-@app.command()
-def report(
-    model: opt.Model = None,
-    weights: opt.Weights = None,
-    calib: opt.Calib = None,
-    val: opt.Val = None,
-    workspace: opt.Workspace = None,
-    out: opt.Out = None,
-    config: opt.Config = None,
-    target: opt.Targets = None,
-    precision: opt.Precisions = None,
-    recipe: opt.Recipe = None,
-    calib_images: opt.CalibImages = None,
-    allow_overlap: opt.AllowOverlap = False,
-    max_unreadable: opt.MaxUnreadable = None,
-    threads: opt.Threads = None,
-    seed: opt.Seed = None,
-    json: opt.Json = False,
-) -> int:
-    """Write report.json and report.html, running what is missing."""
-    from cspedge.pipeline import Upto
-
-    return _execute(_given(locals()), Upto.BENCH, config=config, continues=True, as_json=json).exit_code
+_register_whole(
+    "validate",
+    Upto.EVALUATE,
+    "Compare every artifact with the fp32 reference on labelled images.",
+    continues=True,
+)
+_register_whole("bench", Upto.BENCH, "Measure the latency of every artifact on this host, interleaved.", continues=True)
+_register_whole("report", Upto.BENCH, "Write report.json and report.html, running what is missing.", continues=True)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if k not in {"config", "json", "head", "int8", "Upto"}}
+    return {k: v for k, v in values.items() if k not in {"config", "json", "head", "int8"}}
 
 
 def _register() -> None:

@@ -35,7 +35,10 @@ class ConsoleUi:
         """A bar that appears with the first call; a total of 0 makes it a pulse."""
         from rich.markup import escape
 
-        bar = self._bars.add_task(escape(task), total=None)
+        known = {self._bars.tasks[i].description: t for i, t in enumerate(self._bars.task_ids)}
+        bar = known.get(escape(task))
+        if bar is None:
+            bar = self._bars.add_task(escape(task), total=None)
 
         def advance(done: int, total: int) -> None:
             self._bars.update(bar, completed=done, total=total or None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +222,26 @@ def test_output_that_cannot_be_written(tmp_path: Path, monkeypatch: Any, capsys:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     refused(["quantize", "--workspace", "file", "--recipe", "fast"], 2, "'file", capsys, tmp_path)
     refused(["quantize", "--out", "file", "--recipe", "fast"], 2, "'file'", capsys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mount", "words"),
+    [("-t tmpfs -o size=256k tmpfs store", "full"), ("-t tmpfs -o ro,size=256k tmpfs store", "read-only")],
+    ids=["full-disk", "read-only"],
+)
+def test_a_disk_that_takes_nothing(mount: str, words: str, tmp_path: Path) -> None:
+    """A real tiny and a real read-only file system, in a mount namespace of the command's own."""
+    (tmp_path / "store").mkdir()
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not permitted here")
+    command = f"mount {mount} && {sys.executable} -m cspedge quantize --workspace store --recipe fast; code=$?; "
+    command += "find store -name '.tmp-*' | sed 's/^/LEFT /'; exit $code"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("cspedge: ")]
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert "LEFT" not in done.stdout
+    assert not (tmp_path / "cspedge-out").exists()
