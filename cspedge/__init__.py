@@ -58,6 +58,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports the API on first use (PEP 562)."""
+    if name in {"evaluate", "quantize"}:  # packages and stages at once: see cspedge.callable_module
+        import importlib
+
+        return importlib.import_module(f"cspedge.{name}")
     if name in _API:
         from cspedge import api
 

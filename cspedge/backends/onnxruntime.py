@@ -57,16 +57,9 @@ class OnnxRuntimeBackend:
 
     def availability(self) -> Availability:
         """Whether onnxruntime and onnx are installed."""
-        from importlib.metadata import PackageNotFoundError, version
+        from cspedge.backends.sdk import installed
 
-        found = {}
-        for package in ("onnxruntime", "onnx"):
-            try:
-                found[package] = version(package)
-            except PackageNotFoundError:
-                reason = f"{package} is not installed: pip install cspedge[onnxruntime]"
-                return Availability(ok=False, reason=reason, versions=found)
-        return Availability(ok=True, versions=found)
+        return installed("onnxruntime", "onnxruntime", "onnx")
 
     def lower(self, model: PlacedModel, precision: Precision, path: Path, options: Mapping[str, object]) -> None:
         """Writes the QDQ model (int8) or the float model (fp32)."""

@@ -71,16 +71,9 @@ class OpenVinoBackend:
 
     def availability(self) -> Availability:
         """Whether openvino and onnx are installed."""
-        from importlib.metadata import PackageNotFoundError, version
+        from cspedge.backends.sdk import installed
 
-        found = {}
-        for package in ("openvino", "onnx"):
-            try:
-                found[package] = version(package)
-            except PackageNotFoundError:
-                reason = f"{package} is not installed: pip install cspedge[openvino]"
-                return Availability(ok=False, reason=reason, versions=found)
-        return Availability(ok=True, versions=found)
+        return installed("openvino", "openvino", "onnx")
 
     def lower(self, model: PlacedModel, precision: Precision, path: Path, options: Mapping[str, object]) -> None:
         """Makes the folder `path` with model.xml and model.bin; fp16 stores float weights in 16 bits."""

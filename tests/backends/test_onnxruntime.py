@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_available_with_versions() -> None:
     assert set(found.versions) == {"onnxruntime", "onnx"}
 
 
-@pytest.mark.parametrize(("precision", "floor"), [("fp32", 90.0), ("int8", 60.0)])
+@pytest.mark.parametrize(("precision", "floor"), [("fp32", 90.0), ("int8", 25.0)])
 def test_fresh_process_gives_the_placed_graphs_answers(
     lcnet: QuantizedModel, tmp_path: Path, precision: str, floor: float
 ) -> None:
@@ -88,6 +89,8 @@ def test_fresh_process_gives_the_placed_graphs_answers(
     assert found.dtype == np.float32
     sqnr = sqnr_db(expected, found)
     assert sqnr is not None
+    # int8: one value that falls between two codes and is rounded the other way (scales with eleven bits make exact
+    # ties) costs a net of random weights 100 dB; an error in a scale or a weight leaves less than 10
     assert sqnr >= floor
 
 
@@ -287,9 +290,19 @@ class DeadChannel(nn.Module):
         return logits
 
 
-def test_bias_beyond_int32_keeps_its_value(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("own_scale", "dims"), [(True, [8]), (False, [1, 8, 1, 1])])
+def test_bias_beyond_int32_keeps_its_value(own_scale: bool, dims: list[int], tmp_path: Path) -> None:
+    """Our scale keeps the bias inside int32; under one that does not, it becomes an Add of its own."""
     shape = (3, 16, 16)
-    model = small(DeadChannel, shape, "int8")
+    torch.manual_seed(0)
+    quantized = SMALL["quantize"](DeadChannel(), shape)
+    if not own_scale:
+        name = "conv:conv2d"
+        encoding = quantized.encodings.weights[name]
+        scales = (*encoding.scales[:3], 2.0**-40, *encoding.scales[4:])
+        weights = {**quantized.encodings.weights, name: replace(encoding, scales=scales)}
+        quantized = replace(quantized, encodings=replace(quantized.encodings, weights=weights))
+    model = SMALL["placed"](quantized, NAME, "int8")
     path = tmp_path / "model.onnx"
     BACKEND.lower(model, Precision.INT8, path, {})
     found = BACKEND.load(path, threads=1, options={}).run(images(shape))
@@ -297,8 +310,8 @@ def test_bias_beyond_int32_keeps_its_value(tmp_path: Path) -> None:
     assert sqnr is None or sqnr > 60.0  # it is about 0 dB where the int32 wraps around
     assert differences(model, BACKEND.readback(path)) == ()
     proto = onnx.load(str(path))
-    large = [i for i in proto.graph.initializer if numpy_helper.to_array(i).max(initial=0) == 40.0]
-    assert [list(i.dims) for i in large] == [[1, 8, 1, 1]]
+    large = [i for i in proto.graph.initializer if abs(numpy_helper.to_array(i).max(initial=0) - 40.0) < 1e-3]
+    assert [list(i.dims) for i in large] == [dims]
 
 
 def test_multiply_accumulates_of_known_layers() -> None:

@@ -23,13 +23,9 @@ class CoreMLBackend:
 
     def availability(self) -> Availability:
         """Whether coremltools is installed; it is enough off macOS too, where the reference executor runs the file."""
-        from importlib.metadata import PackageNotFoundError, version
+        from cspedge.backends.sdk import installed
 
-        try:
-            versions = {"coremltools": version("coremltools")}
-        except PackageNotFoundError:
-            return Availability(ok=False, reason="coremltools is not installed; install cspedge[coreml]")
-        return Availability(ok=True, versions=versions)
+        return installed("coreml", "coremltools")
 
     def lower(self, model: PlacedModel, precision: Precision, path: Path, options: Mapping[str, object]) -> None:
         """Writes an `.mlpackage` for iOS 17 / macOS 14; see `cspedge.backends.coreml.lower`."""

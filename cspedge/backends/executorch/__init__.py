@@ -24,20 +24,14 @@ class ExecutorchBackend:
     def availability(self) -> Availability:
         """Whether executorch and its runtime library are installed; nothing of them is imported."""
         import importlib.util
-        from importlib.metadata import PackageNotFoundError, version
 
-        missing = "executorch is not installed; install cspedge[executorch]"
-        try:
-            found = version("executorch")
-            library = importlib.util.find_spec("executorch.extension.pybindings._C")
-        except (PackageNotFoundError, ModuleNotFoundError):
-            return Availability(ok=False, reason=missing)
-        if library is None:
-            reason = (
-                f"executorch {found} was built without its Python runtime; install cspedge[executorch] from a wheel"
-            )
-            return Availability(ok=False, reason=reason, versions={"executorch": found})
-        return Availability(ok=True, versions={"executorch": found})
+        from cspedge.backends.sdk import installed
+
+        found = installed("executorch", "executorch")
+        if found.ok and importlib.util.find_spec("executorch.extension.pybindings._C") is None:
+            reason = "executorch was built without its Python runtime; install cspedge[executorch] from a wheel"
+            return Availability(ok=False, reason=reason, versions=found.versions)
+        return found
 
     def lower(self, model: PlacedModel, precision: Precision, path: Path, options: Mapping[str, object]) -> None:
         """Writes a `.pte` with one XNNPACK delegate where the graph allows it; see `lower.lower`."""
