@@ -126,15 +126,23 @@ def lower_inputs(
 
 
 def evaluate_inputs(
-    artifact: str, images: str, threads: int, sdk: Mapping[str, str], options: Mapping[str, object], isa: Sequence[str]
+    artifact: str,
+    images: str,
+    threads: int,
+    sdk: Mapping[str, str],
+    backend_code: int,
+    options: Mapping[str, object],
+    isa: Sequence[str],
 ) -> dict[str, Any]:
+    """torch's version and the backend's code are here because Core ML's reference executor is made of them."""
     return {
         "artifact": artifact,
         "images": images,
         "threads": threads,
         "options": dict(options),
         "isa": list(isa),
-        "tools": dict(sdk),
+        "backend_code": backend_code,
+        "tools": tool_versions(*TORCH) | dict(sdk),
     }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cspedge import api, atomic, stages
 from cspedge.config import Recipe, Target, load_target
-from cspedge.errors import RuntimeMissingError, TargetError
+from cspedge.errors import InputError, RuntimeMissingError, TargetError
 from cspedge.models import source as sources
 from cspedge.options import RunOptions, Ui
 from cspedge.stages import CODE, StageRow
@@ -171,6 +171,7 @@ def load_images(
 
 
 def find_labels(listed: ImageList, info: ReferenceInfo) -> NDArray[np.int64]:
+    """int64 [n]; InputError where the folders are not the model's classes."""
     from cspedge.data.images import labels_for
 
     return labels_for(listed, info.labels, num_classes=info.num_classes)
@@ -317,9 +318,15 @@ def evaluate(row: ArtifactResult, validation: Validation, options: RunOptions, l
             found = api.run_session(session, validation.images.images, artifact, ledger.ui.progress(task))
             return stages.write_evaluation(found, session.evidence, folder)
 
-        versions = require(target).availability().versions
+        backend = require(target)
         inputs = stages.evaluate_inputs(
-            artifact.sha256, validation.stored.digest, options.threads, versions, target.options, describe().isa
+            artifact.sha256,
+            validation.stored.digest,
+            options.threads,
+            backend.availability().versions,
+            backend.code_version,
+            target.options,
+            describe().isa,
         )
         stored = ledger.stage(task, "evaluate", inputs, build)
         found = stages.read_array("logits", stored)
@@ -337,11 +344,18 @@ def evaluate(row: ArtifactResult, validation: Validation, options: RunOptions, l
 def reference_logits(
     loaded: Loaded, stored_images: StoredObject, images: ImageSet, threads: int, ledger: Ledger
 ) -> tuple[NDArray[np.float32], str]:
+    # told without importing torch, so that a finished workspace is read in a second
     kind = "cuda" if Path("/dev/nvidia0").exists() else "cpu"
 
     def build(folder: Path) -> Mapping[str, object]:
+        from cspedge.evaluate.metrics import check_logits
+
         bar = ledger.ui.progress("reference logits")
         found = api.reference_logits(loaded.reference(), images, threads=threads, progress=bar)
+        try:
+            check_logits(found, "the fp32 reference's logits")
+        except TargetError as error:  # no target's fault
+            raise InputError(f"{error}; check the weights and that the images suit the model") from error
         stages.write_array("logits", found, folder)
         return {"device": _device_name()}
 

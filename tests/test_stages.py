@@ -142,6 +142,7 @@ def test_weights_and_configuration_change_the_source(tmp_path: Path) -> None:
         {"artifact": "b"},
         {"images": "j"},
         {"threads": 2},
+        {"backend_code": 2},
         {"sdk": {"onnxruntime": "2"}},
         {"options": {"x64quantprecision": False}},
         {"isa": ["avx2", "avx512_vnni"]},
@@ -149,7 +150,8 @@ def test_weights_and_configuration_change_the_source(tmp_path: Path) -> None:
 )
 def test_evaluation_keys(change: dict[str, Any]) -> None:
     base: dict[str, Any] = {
-        "artifact": "a", "images": "i", "threads": 1, "sdk": {"onnxruntime": "1"}, "options": {}, "isa": ["avx2"]
+        "artifact": "a", "images": "i", "threads": 1, "sdk": {"onnxruntime": "1"}, "backend_code": 1,
+        "options": {}, "isa": ["avx2"],
     }  # fmt: skip
     assert stages.evaluate_inputs(**base) != stages.evaluate_inputs(**(base | change))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cspedge.digest import sha256_bytes
-from cspedge.errors import InputError
+from cspedge.errors import InputError, UsageError
 from cspedge.quantize.encodings import (
     MIN_SCALE,
     WMAX,
@@ -45,6 +45,12 @@ class QuantizeOptions:
     lossless_clip: bool = True
     outlier_images: float = 0.01
     batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.outlier_images < 0.5:
+            raise UsageError(f"outlier_images is {self.outlier_images!r}; it is a share, from 0 to below 0.5")
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size is {self.batch_size!r}; it is 1 or more")
 
 
 @dataclass
@@ -110,21 +116,7 @@ def calibrate(
             _run(graph, batch, observe, groups)
             if progress is not None:
                 progress(done + start + len(batch), total)
-    activations: dict[str, Encoding] = {}
-    through = _through(graph)
-    members = {g: [n for n in groups if groups[n] == g] for g in ranges}
-    for name, group in groups.items():
-        shared = group if len(members[group]) > 1 else None
-        if group in fixed:
-            lo, hi = fixed[group]
-            activations[name] = encoding_from_range(lo, hi, observer="fixed", group=shared)
-            continue
-        found = ranges[group]
-        one = next((n for n in members[group] if n in through), None) if shared is None else None
-        lo, hi = choose_range(found.counts, found.lo, found.hi, options.observer, through.get(one) if one else None)
-        activations[name] = encoding_from_range(
-            lo, hi, observer=str(options.observer), observed=found.observed, group=shared
-        )
+    activations = _choose(graph, groups, ranges, fixed, options)
     weights, integers = quantize_weights(graph, search=options.weight_search, activations=activations)
     return QuantizedModel(
         graph=graph,
@@ -132,6 +124,31 @@ def calibrate(
         encodings=Encodings(activations=activations, weights=weights),
         integer_weights=integers,
     )
+
+
+def _choose(
+    graph: fx.GraphModule,
+    groups: dict[str, str],
+    ranges: dict[str, _Range],
+    fixed: dict[str, tuple[float, float]],
+    options: QuantizeOptions,
+) -> dict[str, Encoding]:
+    """One encoding for each group: fixed where its range is known, else searched."""
+    through = _through(graph)
+    joined = {groups[n.meta[NAME]] for n in _observed(graph) if role(n) is Role.CONCAT}
+    chosen: dict[str, Encoding] = {}
+    for group, found in ranges.items():
+        alone = sum(g == group for g in groups.values()) == 1
+        shared = None if alone else group
+        if group in fixed and group not in joined:  # a concatenation may bring in other ranges
+            chosen[group] = encoding_from_range(*fixed[group], observer="fixed", group=shared)
+            continue
+        reader = through.get(group) if alone else None
+        lo, hi = choose_range(found.counts, found.lo, found.hi, options.observer, reader)
+        chosen[group] = encoding_from_range(
+            lo, hi, observer=str(options.observer), observed=found.observed, group=shared
+        )
+    return {name: chosen[group] for name, group in groups.items()}
 
 
 def _observed(graph: fx.GraphModule) -> list[fx.Node]:
