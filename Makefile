@@ -20,9 +20,14 @@ $(STAMP): pyproject.toml
 run: setup
 	$(BIN)/cspedge run
 
-# Two workers on two cores, whole files each; one OpenMP thread, since two on shared cores wait for each other.
+# Two workers on two cores, whole files each; one OpenMP thread, since two on shared cores wait for each other. What
+# starts, kills and times whole processes has the machine to itself afterwards.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+ALONE := tests/test_pipeline.py tests/test_package.py
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(PYTEST) -n 2 --dist loadfile --max-worker-restart=0 $(ALONE:%=--ignore=%)
+	$(PYTEST) $(ALONE)
 
 lint: setup
 	$(BIN)/ruff check .

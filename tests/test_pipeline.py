@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -128,11 +126,9 @@ def test_budget_decides_the_exit_code(done: Any) -> None:
 def test_killed_runs_continue_and_end_with_the_same_bytes(done: Any, delay: float, tmp_path: Path) -> None:
     options, first = done
     command = [sys.executable, "-m", "cspedge", "run", *FAST, "--workspace", "store", "--out", "out"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(delay)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     result = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
