@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import InputError, UsageError
-from cspedge.types import Artifact, ArtifactResult, Audit, Evaluation, Evidence, ImageSet, Latency, Precision, Status
+from cspedge.types import (
+    Artifact,
+    ArtifactResult,
+    Audit,
+    Evaluation,
+    Evidence,
+    Head,
+    ImageSet,
+    Latency,
+    Precision,
+    Status,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,15 +33,22 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
-def load_reference(model: str | None = None, *, weights: str | None = None) -> Reference:
+def load_reference(
+    model: str | None = None,
+    *,
+    weights: str | None = None,
+    head: Head | str = Head.LOGITS,
+    img_size: int | None = None,
+) -> Reference:
     """Loads a trained fp32 classifier: a timm name, `local-dir:PATH`, or None for the built-in digits model.
 
-    Nothing in the files is executed. Raises UsageError for an unknown name, InputError for weights that are missing,
-    damaged, of another architecture or not finite.
+    head: what it gives; img_size: pixels on a side, as timm overrides it. Nothing in the files is executed. Raises
+    UsageError for an unknown name or head, InputError for weights that are missing, damaged, of another architecture or
+    not finite, and for a size that the network cannot take.
     """
     from cspedge.models.reference import load_reference as load
 
-    return load(model, weights=weights)
+    return load(model, weights=weights, head=head, img_size=img_size)
 
 
 def list_images(source: str | Path | None, split: str) -> ImageList:

@@ -15,7 +15,7 @@ from cspedge.errors import UsageError
 from cspedge.quantize.calibrate import QuantizeOptions
 from cspedge.quantize.placement import Placement
 from cspedge.resources import recipe_file, target_file
-from cspedge.types import Precision
+from cspedge.types import Head, Precision
 
 T = TypeVar("T")
 
@@ -121,6 +121,8 @@ class RunConfig:
 
     model: str | None = None
     weights: str | None = None
+    head: Head | None = None
+    img_size: int | None = None
     calib: str | None = None
     val: str | None = None
     workspace: str | None = None

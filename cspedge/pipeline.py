@@ -49,7 +49,7 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     source = sources.resolve(options.model, options.weights)
     _check_data(options, upto, chosen)
     ledger = steps.Ledger(store=Store(options.workspace), ui=ui, name=f"run-{_run_name(source.name)}")
-    loaded = steps.load_model(source, ledger)
+    loaded = steps.load_model(source, options, ledger)
     listed = api.list_images(options.val, "val") if upto >= Upto.EVALUATE else None
     labels = None if listed is None else steps.find_labels(listed, loaded.info)  # before any work is done
     calibration: steps.Calibration | None = None

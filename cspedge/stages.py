@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.digest import pretty_json, sha256_json
+from cspedge.models.heads import outputs_from
 from cspedge.models.reference import ReferenceInfo
-from cspedge.types import Artifact, Audit, Evidence, ImageSet, Precision, Preprocess, Skipped
+from cspedge.types import Artifact, Audit, Evidence, Head, ImageSet, Precision, Preprocess, Skipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from cspedge.types import Latency
 
 CODE: Mapping[str, int] = {
-    "reference": 1,
+    "reference": 2,
     "images": 1,
     "logits": 1,
     "quantize": 1,
@@ -54,8 +55,14 @@ def tool_versions(*packages: str) -> dict[str, str]:
 # ---- keys: what each result depends on -----------------------------------------------------------------------------
 
 
-def reference_inputs(source: ModelSource) -> dict[str, Any]:
-    return {"source": source.digest, "name": source.name, "tools": tool_versions("torch", "timm")}
+def reference_inputs(source: ModelSource, head: Head, img_size: int | None) -> dict[str, Any]:
+    return {
+        "source": source.digest,
+        "name": source.name,
+        "head": str(head),
+        "img_size": img_size,
+        "tools": tool_versions("torch", "timm"),
+    }
 
 
 def images_inputs(
@@ -184,8 +191,8 @@ def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
 def read_reference(stored: StoredObject) -> ReferenceInfo:
     data = json.loads(stored.file("reference.json").read_text(encoding="utf-8"))
     pre = _tuples(data.pop("preprocess"))
-    labels = tuple(data.pop("labels"))
-    return ReferenceInfo(**data, labels=labels, preprocess=Preprocess(**pre))
+    labels, outputs = tuple(data.pop("labels")), outputs_from(data.pop("outputs"))
+    return ReferenceInfo(**data, labels=labels, outputs=outputs, preprocess=Preprocess(**pre))
 
 
 def write_images(images: ImageSet, notes: Sequence[tuple[str, str]], folder: Path) -> dict[str, Any]:

@@ -71,12 +71,12 @@ class Loaded:
     graph: Callable[[], fx.GraphModule]
 
 
-def load_model(source: sources.ModelSource, ledger: Ledger) -> Loaded:
+def load_model(source: sources.ModelSource, options: RunOptions, ledger: Ledger) -> Loaded:
     from cspedge.models.reference import load
 
     @cache
     def reference() -> Reference:
-        return load(source)
+        return load(source, head=options.head, img_size=options.img_size)
 
     @cache
     def graph() -> fx.GraphModule:
@@ -89,7 +89,7 @@ def load_model(source: sources.ModelSource, ledger: Ledger) -> Loaded:
     stored = ledger.stage(
         "reference",
         "reference",
-        stages.reference_inputs(source),
+        stages.reference_inputs(source, options.head, options.img_size),
         lambda folder: stages.write_reference(reference().info, folder),
     )
     return Loaded(stored=stored, info=stages.read_reference(stored), reference=reference, graph=graph)

@@ -24,6 +24,31 @@ class Precision(StrEnum):
         return self is not Precision.INT8
 
 
+class Head(StrEnum):
+    """What a model gives: class logits, every feature map, or the vector before the classifier."""
+
+    LOGITS = "logits"
+    FEATURES = "features"
+    EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One output of a model: a float32 tensor [n, *shape], channels first.
+
+    name: the same in every artifact; stride: input pixels from one position of a feature map to the next, None for
+    vectors.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    stride: int | None = None
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+
 class Status(StrEnum):
     """What became of one artifact."""
 
