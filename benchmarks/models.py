@@ -159,10 +159,11 @@ def artifact_row(
 
     from cspedge import api
     from cspedge.evaluate.metrics import max_abs_diff, sqnr_db
+    from cspedge.models.preprocess import to_float
 
     with tempfile.TemporaryDirectory() as out:
         artifact = api.lower(quantized, target, precision, out=out, check_images=photographs.images)
-        found = api.run_session(api.open_session(artifact), photographs.images, artifact)
+        found = api.open_session(artifact).run(to_float(photographs.images))[0]
         latency = api.bench([artifact], photographs, rounds=rounds, per_round=10).get(artifact.label)
     worst, largest = max_abs_diff(logits, found), float(np.abs(logits).max())
     audit = artifact.audit

@@ -65,18 +65,19 @@ def _source(op: Any, position: int) -> Any:
 
 
 def _activation(op: Any) -> ReadbackActivation:
+    """The encoding is the output range: it says what the codes mean.
+
+    OpenVINO folds a multiplication or addition before a quantizer into its input range, which then differs.
+    """
     where = op.get_friendly_name()
-    bounds = [_source(op, position).get_data().ravel() for position in range(1, 5)]
-    if op.get_attributes()["levels"] != LEVELS or any(b.size != 1 for b in bounds) or _differ(bounds):
+    low_in, high_in, low, high = (_source(op, position).get_data().ravel() for position in range(1, 5))
+    one = low.size == 1 and high.size == 1 and bool((low_in < high_in).all())
+    if op.get_attributes()["levels"] != LEVELS or not one:
         raise TargetError(
             f"FakeQuantize {where!r} is not one int8 encoding for the whole tensor; lower the model again"
         )
-    scale, zero_point = encoding_of_range(float(bounds[0][0]), float(bounds[1][0]))
+    scale, zero_point = encoding_of_range(float(low[0]), float(high[0]))
     return ReadbackActivation(where=where, scale=scale, zero_point=zero_point)
-
-
-def _differ(bounds: list[NDArray[Any]]) -> bool:
-    return bool(bounds[0][0] != bounds[2][0] or bounds[1][0] != bounds[3][0])
 
 
 def encoding_of_range(low: float, high: float) -> tuple[float, int]:
