@@ -75,7 +75,7 @@ def test_fresh_process_gives_pt2es_answers(case: Case, photos: ImageSet, tmp_pat
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "logits.npy")
-    expected = case.placed(torch.from_numpy(images)).numpy()
+    expected = case.placed(torch.from_numpy(images))[0].numpy()
     sqnr = sqnr_db(expected, found)
     target = load_target(case.artifact.target)
     floor = target.tolerance.float_sqnr_db if case.artifact.precision.is_float else target.tolerance.int8_sqnr_db
@@ -86,8 +86,8 @@ def test_fresh_process_gives_pt2es_answers(case: Case, photos: ImageSet, tmp_pat
 def test_batches_and_single_images_agree(case: Case, photos: ImageSet) -> None:
     images = photos.images[:5].astype(np.float32) / np.float32(255)
     session = api.open_session(case.artifact)
-    together = session.run(images)
-    alone = np.concatenate([session.run(images[i : i + 1]) for i in range(5)])
+    together = session.run(images)[0]
+    alone = np.concatenate([session.run(images[i : i + 1])[0] for i in range(5)])
     assert together.dtype == np.float32
     assert together.shape == (5, 10)
     assert np.allclose(together, alone, rtol=1e-5, atol=1e-5)
