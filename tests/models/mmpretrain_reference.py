@@ -82,7 +82,7 @@ def save(model: Any, folder: Path, name: str, photographs: list[Path], generator
 
 
 def train_briefly(folder: Path, photographs: list[Path]) -> None:
-    """Two steps of mmengine's own loop on cspresnext50, with the hooks that leave most in a checkpoint."""
+    """Two epochs of mmengine's own loop on cspresnext50, with the hooks that leave most in a checkpoint."""
     for index, name in enumerate(CLASSES):
         (folder / "images" / name).mkdir(parents=True)
         shutil.copy(photographs[index % 2], folder / "images" / name)
@@ -107,6 +107,7 @@ def train_briefly(folder: Path, photographs: list[Path]) -> None:
     config.train_cfg = {"by_epoch": True, "max_epochs": 2}
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
     config.test_dataloader = config.test_cfg = config.test_evaluator = None
+    config.default_hooks.checkpoint.interval = 2
     config.custom_hooks = [{"type": "EMAHook", "momentum": 0.1}]
     config.randomness = {"seed": 0}
     runner = Runner.from_cfg(config)

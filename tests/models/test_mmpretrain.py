@@ -30,6 +30,7 @@ NAMES = list(mmpretrain.CHECKPOINTS)
 CSPRESNEXT50 = "cspresnext50_3rdparty_8xb32_in1k"
 # Longer edges that do not divide evenly, odd differences to the crop, enlarging, one pixel, very long and very high.
 SIZES = [(641, 427), (289, 288), (287, 288), (255, 256), (577, 576), (1999, 333), (33, 640), (640, 33), (8, 8), (1, 50)]
+READ_OTHERWISE = ("turned.jpg", "cmyk.jpg", "deep.png")
 
 
 def photographs(folder: Path) -> list[Path]:
@@ -46,7 +47,9 @@ def photographs(folder: Path) -> list[Path]:
     turned = Image.Exif()
     turned[0x112] = 6
     photograph.save(folder / "turned.jpg", exif=turned)
-    files += [*(folder / name for name in made), folder / "turned.jpg"]
+    photograph.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(np.asarray(made["L.png"]).astype(np.uint16) * 257).save(folder / "deep.png")
+    files += [folder / name for name in (*made, *READ_OTHERWISE)]
     distinct: dict[tuple[int, int], Path] = {}
     for path in sorted((ROOT.parent / "shared" / "data" / "caltech101" / "val").rglob("*.jpg")):
         with Image.open(path) as image:
@@ -78,6 +81,14 @@ def prepared(name: str) -> Callable[[Path], NDArray[np.uint8]]:
     return lambda path: apply(decode(path).image)
 
 
+def of(made: Path, file: str) -> tuple[Path, NDArray[np.uint8]]:
+    """A photograph and what the first model's own pipeline makes of it."""
+    theirs = np.load(made / f"{NAMES[0]}.npz")
+    paths = [Path(f) for f in theirs["files"]]
+    index = [path.name for path in paths].index(file)
+    return paths[index], theirs["crops"][index]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_mmpretrains(name: str, made: Path) -> None:
     reference = load_reference(f"mmpretrain:{name}", weights=str(made / f"{name}.pth"))
@@ -100,18 +111,30 @@ def test_photographs_are_prepared_pixel_for_pixel(name: str, made: Path) -> None
     prepare = prepared(name)
     assert len(theirs["files"]) > len(SIZES)
     for file, expected in zip(map(Path, theirs["files"]), theirs["crops"], strict=True):
-        if file.name != "turned.jpg":
+        if file.name not in READ_OTHERWISE:
             np.testing.assert_array_equal(prepare(file), expected, err_msg=file.name)
 
 
-def test_mmpretrain_turns_photographs_by_their_exif_and_timm_does_not(made: Path, tmp_path: Path) -> None:
-    theirs = np.load(made / f"{NAMES[0]}.npz")
-    index = [Path(f).name for f in theirs["files"]].index("turned.jpg")
-    with Image.open(theirs["files"][index]) as image:
+def test_mmpretrain_applies_an_exif_orientation_and_timm_does_not(made: Path, tmp_path: Path) -> None:
+    file, theirs = of(made, "turned.jpg")
+    with Image.open(file) as image:
         ImageOps.exif_transpose(image).save(tmp_path / "upright.png")
     prepare = prepared(NAMES[0])
-    np.testing.assert_array_equal(prepare(tmp_path / "upright.png"), theirs["crops"][index])
-    assert (prepare(Path(theirs["files"][index])) != theirs["crops"][index]).any()
+    np.testing.assert_array_equal(prepare(tmp_path / "upright.png"), theirs)
+    assert (prepare(file) != theirs).any()
+
+
+def test_mmpretrain_takes_the_upper_8_of_16_bits_and_timm_clips_them(made: Path) -> None:
+    file, theirs = of(made, "deep.png")
+    prepare = prepared(NAMES[0])
+    np.testing.assert_array_equal(prepare(file.with_name("L.png")), theirs)
+    assert (prepare(file) == 255).mean() > 0.9 > (theirs == 255).mean(), "every 16-bit grey above 255 is white"
+
+
+def test_cmyk_is_two_levels_apart_at_most(made: Path) -> None:
+    file, theirs = of(made, "cmyk.jpg")
+    apart = np.abs(prepared(NAMES[0])(file).astype(int) - theirs)
+    assert 0 < apart.max() <= 2
 
 
 @pytest.mark.parametrize("name", NAMES)
