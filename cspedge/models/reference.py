@@ -32,6 +32,11 @@ class ReferenceInfo:
     preprocess: Preprocess
     trained_on: dict[str, Any] | None
 
+    @property
+    def file_stem(self) -> str:
+        """How files of this model and head are called, before the precision."""
+        return self.name if self.head == Head.LOGITS else f"{self.name}.{self.head}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
