@@ -6,6 +6,7 @@ frontend drops the dequantize nodes of folded weights.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,7 +99,7 @@ class OpenVinoBackend:
             try:
                 converted = openvino.convert_model(str(source))
             except Exception as error:  # the frontend raises RuntimeError and its own types
-                raise TargetError(f"OpenVINO cannot convert the model: {_short(error)}") from error
+                raise TargetError(_refusal(error, proto)) from error
             save(converted, path, half=precision is Precision.FP16, keep=names)
 
     def load(self, path: Path, *, threads: int, options: Mapping[str, object]) -> OpenVinoSession:
@@ -185,6 +186,18 @@ def _share_dequantize(proto: onnx.ModelProto) -> None:
         kept.append(node)
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
+
+
+def _refusal(error: Exception, proto: onnx.ModelProto) -> str:
+    """One sentence with the operator and its place in the model, which OpenVINO gives by ONNX kind alone."""
+    text = str(error)
+    kinds = {kind for pair in re.findall(r"Node\((\w+)\)|failed for (\w+)-", text) for kind in pair if kind}
+    place = next((node.name for node in proto.graph.node if node.op_type in kinds), None)
+    reasons = re.findall(r"Exception from [^\n]*\n([^\n]+)", text)
+    if place is None:
+        return f"openvino cannot convert the model: {_short(error)}"
+    path, _, op = place.partition(":")
+    return f"openvino cannot convert {op} at {path!r}: {reasons[-1].strip() if reasons else _short(error)}"
 
 
 def _short(error: Exception) -> str:

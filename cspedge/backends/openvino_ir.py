@@ -65,14 +65,16 @@ def _source(op: Any, position: int) -> Any:
 
 
 def _activation(op: Any) -> ReadbackActivation:
-    """The encoding is the output range: it says what the codes mean.
+    """The encoding of a FakeQuantize, which OpenVINO may have merged with a multiplication or addition.
 
-    OpenVINO folds a multiplication or addition before a quantizer into its input range, which then differs.
+    One before it goes into the input range; the output range then says what the codes mean. One behind it goes into the
+    output range, and the merged op has that operator's name instead of our dequantize node's.
     """
     where = op.get_friendly_name()
-    low_in, high_in, low, high = (_source(op, position).get_data().ravel() for position in range(1, 5))
-    one = low.size == 1 and high.size == 1 and bool((low_in < high_in).all())
-    if op.get_attributes()["levels"] != LEVELS or not one:
+    low_in, high_in, low_out, high_out = (_source(op, position).get_data().ravel() for position in range(1, 5))
+    ours = re.search(r"\.dq(#\d+)?$", where) is not None
+    low, high = (low_out, high_out) if ours else (low_in, high_in)
+    if op.get_attributes()["levels"] != LEVELS or low.size != 1 or high.size != 1:
         raise TargetError(
             f"FakeQuantize {where!r} is not one int8 encoding for the whole tensor; lower the model again"
         )

@@ -47,7 +47,7 @@ def _fold_constants(graph: fx.GraphModule) -> None:
         return values[item] if isinstance(item, fx.Node) else item
 
     for node in list(graph.graph.nodes):
-        if node.op == "get_attr":
+        if node.op == "get_attr" and "val" in node.meta:  # else a submodule: the body of a higher-order operator
             values[node] = tensor_of(graph, node)
         elif node.op == "call_function" and node.args and all(n in values for n in node.all_input_nodes):
             args, kwargs = fx.node.map_aggregate(node.args, value), fx.node.map_aggregate(node.kwargs, value)
@@ -77,7 +77,7 @@ class Maker:
             if not isinstance(item, fx.Node):
                 return item
             found = item.meta["val"]
-            return found if hasattr(found, "fake_mode") else mode.from_tensor(found)
+            return found if hasattr(found, "fake_mode") else mode.from_tensor(found, static_shapes=True)
 
         with self.graph.graph.inserting_before(self.node):
             made = self.graph.graph.call_function(target, args)
@@ -104,11 +104,13 @@ def _conv1d(m: Maker, node: fx.Node) -> fx.Node | None:
     kernel = tensor_of(m.graph, weight) if weight.op == "get_attr" else None
     if kernel is None or isinstance(padding, str):
         return None
-    flat = m.call(aten.unsqueeze.default, source, 2)
+    channels, length = source.meta["val"].shape[1:]
+    flat = m.call(aten.reshape.default, source, [-1, channels, 1, length])  # XNNPACK has reshapes, but no unsqueeze
     new_weight = m.constant("weight", kernel.unsqueeze(2))
     pairs = ([1, *stride], [0, *padding], [1, *dilation])
     made = m.call(aten.conv2d.default, flat, new_weight, bias, *pairs, groups)
-    return m.call(aten.squeeze.dim, made, 2)
+    shape = made.meta["val"].shape
+    return m.call(aten.reshape.default, made, [-1, shape[1], shape[3]])
 
 
 def _mean(m: Maker, node: fx.Node) -> fx.Node | None:
@@ -179,11 +181,38 @@ def _reverse_sub(m: Maker, node: fx.Node) -> fx.Node | None:
 
 
 def _pool(m: Maker, node: fx.Node) -> fx.Node | None:
-    """A stride that is left out is the kernel's size; coremltools wants it said."""
-    if len(node.args) > 2 and arg(node, 2):
+    """A stride that is left out is the kernel's size; coremltools wants it said.
+
+    An average without cut windows does not round its size up, and one without padding does not count it: runtimes
+    know the plain form best.
+    """
+    arguments = full_arguments(node)
+    arguments[2] = list(arguments[2] or arguments[1])
+    if op_name(node) == "avg_pool2d":
+        kernel, stride, padding = (_pair(v) for v in arguments[1:4])
+        sizes = arg(node, 0).meta["val"].shape[2:]
+        whole = all((n + 2 * p - k) % s == 0 for n, k, s, p in zip(sizes, kernel, stride, padding, strict=True))
+        arguments[4] = bool(arguments[4]) and not whole
+        arguments[5] = bool(arguments[5]) and any(padding)
+    if arguments == [*node.args, *full_arguments(node)[len(node.args) :]] and len(node.args) > 2:
         return None
-    made: fx.Node = m.call(node.target, *node.args[:2], list(arg(node, 1)), *node.args[3:])
+    made: fx.Node = m.call(node.target, *arguments)
     return made
+
+
+def _pair(value: Any) -> list[int]:
+    values = [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
+    return values * 2 if len(values) == 1 else values
+
+
+def _reshape_as(m: Maker, node: fx.Node) -> fx.Node | None:
+    """A shape is said in numbers, but for the number of images."""
+    import torch
+
+    sizes = [n if isinstance(n, int) else -1 for n in node.meta["val"].shape]
+    if sizes.count(-1) > 1:
+        return None
+    return m.call(torch.ops.aten.reshape.default, arg(node, 0), sizes)
 
 
 def _addcmul(m: Maker, node: fx.Node) -> fx.Node | None:
@@ -236,6 +265,8 @@ REWRITES: dict[str, Rewrite] = {
     "avg_pool2d": _pool,
     "amax": _global_max,
     "getitem": _global_max,
+    "reshape_as": _reshape_as,
+    "view_as": _reshape_as,
     "to": _same_type,
     "_to_copy": _same_type,
 }
