@@ -81,7 +81,8 @@ def _print_verdict(report: dict[str, Any], console: Any) -> None:
     if advice["artifact"] is None:
         console.print("ship: nothing; see the reasons in report.html")
         return
-    console.print(f"ship: {escape(advice['artifact'])}", style="bold")
+    word = "ship" if advice["verdict"] == "ship" else "closest to shipping"
+    console.print(f"{word}: {escape(advice['artifact'])}", style="bold")
     for sentence in advice["why"]:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
 

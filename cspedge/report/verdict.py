@@ -26,7 +26,7 @@ from typing import Any
 
 from cspedge.errors import UsageError
 from cspedge.report.schema import artifact_label
-from cspedge.report.words import megabytes, milliseconds, percent, points, shorten, times
+from cspedge.report.words import cosine, megabytes, milliseconds, percent, points, shorten, times
 from cspedge.types import Evidence, Precision, Status, Verdict
 
 DEFAULT_BUDGET: Mapping[str, float | None] = {
@@ -137,7 +137,9 @@ def _cosine(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Find
     worst = min(artifact["outputs"], key=lambda row: row["cosine_mean"])
     is_float = artifact["precision"] != Precision.INT8
     wanted = limits["min_float_cosine"] if is_float else limits["min_cosine"]
-    said = f"Mean cosine similarity to fp32 {worst['cosine_mean']:.4f} ({worst['name']}, least of any output)"
+    count = len(artifact["outputs"])
+    where = f"{worst['name']}, the least of {count} outputs; " if count > 1 else ""
+    said = f"Mean cosine similarity to fp32 {cosine(worst['cosine_mean'])} ({where}{worst['n']:,} images)"
     findings: list[Finding] = []
     if worst["cosine_mean"] < limits["low_cosine"]:
         findings.append((Verdict.DO_NOT_SHIP, f"{said}, below {limits['low_cosine']:g}."))

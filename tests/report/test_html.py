@@ -158,7 +158,7 @@ HOSTILE = [
 
 def every_text(node: Any, name: str) -> Any:
     """`node` with every free text replaced by `name`."""
-    fixed = {"status", "precision", "evidence", "verdict", "sha256", "weights_sha256", "target", "a", "b"}
+    fixed = {"status", "precision", "evidence", "verdict", "sha256", "weights_sha256", "target", "a", "b", "head"}
     if isinstance(node, dict):
         return {k: v if k in fixed else every_text(v, name) for k, v in node.items()}
     if isinstance(node, list):
