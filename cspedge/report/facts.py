@@ -86,8 +86,8 @@ def _figures(artifact: Mapping[str, Any]) -> list[Fact]:
             mean, least = words.cosine(row["cosine_mean"]), words.cosine(row["cosine_min"])
             facts.append(("Cosine to fp32", f"mean {mean}, least {least}"))
     if pt2e is not None:
-        ratio = "equal bit for bit" if pt2e["sqnr_db"] is None else f"{words.decibels(pt2e['sqnr_db'])} dB"
-        facts.append(("Against PT2E", f"{ratio}, largest difference {words.brief(pt2e['max_abs_diff'])}"))
+        said = f"{words.decibels(pt2e['sqnr_db'])} dB, largest difference {words.brief(pt2e['max_abs_diff'])}"
+        facts.append(("Against PT2E", "equal bit for bit" if pt2e["sqnr_db"] is None else said))
     return facts
 
 

@@ -34,7 +34,7 @@ _NARROW = 27.0  # px a figure such as "29.4" needs
 
 
 def drawn_artifacts(artifacts: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The int8 artifacts, or all where there are none: next to fp32's 120 dB, int8's bars would be too short to read."""
+    """The int8 artifacts, or all where there are none: next to fp32's 120 dB, int8's bars would vanish."""
     return [a for a in artifacts if a["precision"] == Precision.INT8] or artifacts
 
 
