@@ -14,6 +14,9 @@ Each rule below gives a verdict and a sentence; an artifact's verdict is the wor
 | evidence | measured, or the reference executor (said so) | not run | |
 | max_bytes, max_p50_ms, where the budget sets them | met | not measured | exceeded |
 
+The output that is furthest off decides for feature maps; nearest neighbours are said and not judged, for they change
+places where many images look alike.
+
 The second way to ship on accuracy is for small validation sets: with n = 360 and not one answer changed, the
 interval still reaches 1.1 points, and no artifact could ever pass hi <= 1 point.
 """

@@ -242,6 +242,11 @@ def test_provenance_stands_beside_the_reference(html: str) -> None:
     assert "than its provenance says" not in words
 
 
+def test_another_validation_set_is_noted(report: dict[str, Any]) -> None:
+    report["reference"]["top1"] = 0.8
+    assert "Top-1 here is less than its provenance says" in Page(render(report)).words
+
+
 def test_a_digest_is_short_and_whole_on_demand(html: str, report: dict[str, Any]) -> None:
     digest = report["model"]["weights_sha256"]
     assert f"<summary><code>{digest[:8]}\u2026{digest[-4:]}</code></summary><code>{digest}</code>" in html
