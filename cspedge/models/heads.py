@@ -51,7 +51,8 @@ def _call(model: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 def _embed(model: Any, images: torch.Tensor) -> torch.Tensor:
-    return model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[no-any-return]
+    vectors = model.forward_head(model.forward_features(images), pre_logits=True)
+    return vectors if vectors.dim() == 2 else vectors.flatten(1)  # type: ignore[no-any-return]
 
 
 def _levels(model: Any, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -75,10 +76,11 @@ def _features(model: nn.Module, build: Callable[[dict[str, Any]], nn.Module]) ->
         ) from error
     finally:
         builder.setLevel(level)
-    # timm takes a model apart for its extractor and joins the names with underscores
+    # timm either takes a model apart and joins the names with underscores, or wraps it as `model`
     known = {name.replace(".", "_"): tensor for name, tensor in state.items()}
     for name, tensor in network.state_dict().items():
-        source = known.get(name.replace(".", "_"))
+        key = name.replace(".", "_")
+        source = known.get(key, known.get(key.removeprefix("model_")))
         if source is None or not torch.equal(source, tensor):
             raise InputError(
                 f"timm's feature extractor of {type(model).__name__} does not take over {name!r} from the classifier; "

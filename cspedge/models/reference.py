@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import InputError, unknown
+from cspedge.models import mmpretrain
 from cspedge.models.heads import Compute, params_of, with_head
 from cspedge.models.source import LOCAL, ModelSource, resolve
 from cspedge.types import Head, Output, Preprocess
@@ -58,10 +59,10 @@ def load_reference(
 ) -> Reference:
     """Loads a classifier without executing code from its files.
 
-    model: a timm name, `local-dir:PATH`, or None for the built-in digits model; weights: a file that replaces the
-    model's own; head: what it gives; img_size: pixels on a side instead of the model's own input size, as timm
-    overrides it. Raises UsageError for an unknown name or head, InputError for weights that are missing, damaged, of
-    another architecture, or not finite.
+    model: a timm name, `local-dir:PATH`, `mmpretrain:NAME`, or None for the built-in digits model; weights: a file
+    that replaces the model's own; head: what it gives; img_size: pixels on a side instead of the model's own input
+    size, as timm overrides it. Raises UsageError for an unknown name or head, InputError for weights that are missing,
+    damaged, of another architecture, or not finite.
     """
     if head not in set(Head):
         raise unknown("head", head, tuple(Head))
@@ -76,6 +77,8 @@ def load(source: ModelSource, *, head: Head = Head.LOGITS, img_size: int | None 
     from cspedge.models.preprocess import resolve as resolve_preprocess
 
     name = f"{LOCAL}{source.folder}" if source.folder is not None else source.name
+    if source.checkpoint is not None:  # its own name is none of timm's
+        name = source.architecture
     options: dict[str, Any] = {}
     if source.weights is None:
         model = _from_hub(name)
@@ -85,6 +88,8 @@ def load(source: ModelSource, *, head: Head = Head.LOGITS, img_size: int | None 
         classes = None if source.config else _classes_of(state, name)
         if classes is not None:
             options["num_classes"] = classes
+        if source.checkpoint is not None:
+            options["pretrained_cfg"] = mmpretrain.pretrained_cfg(source.checkpoint)
         model = timm.create_model(name, pretrained=False, **options)
         _load_state(model, state, source)
     model.eval()
@@ -159,7 +164,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(mmpretrain.metadata()):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, zipfile and pickle raise many types; all mean an unusable file
         first = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError(
@@ -192,7 +198,9 @@ def _load_state(model: nn.Module, state: dict[str, torch.Tensor], source: ModelS
     import torch
 
     assert source.weights is not None
-    wanted = model.state_dict()
+    own = model.state_dict()
+    in_file = {k: mmpretrain.parameter_name(k, source.checkpoint) if source.checkpoint else k for k in own}
+    wanted = {in_file[k]: v for k, v in own.items()}
     optional = {k for k in wanted if k.endswith("num_batches_tracked")}
     problems = [f"missing {k}" for k in wanted if k not in state and k not in optional]
     problems += [f"left over {k}" for k in state if k not in wanted]
@@ -214,7 +222,8 @@ def _load_state(model: nn.Module, state: dict[str, torch.Tensor], source: ModelS
             f"weights file {source.weights.name!r} has NaN or infinite values in {', '.join(bad[:4])}{more}; "
             "take a checkpoint from before the training diverged"
         )
-    model.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, strict=False)
+    found = {k: state[name].to(own[k].dtype) for k, name in in_file.items() if name in state}
+    model.load_state_dict(found, strict=False)
 
 
 def _labels(source: ModelSource, model: nn.Module, classes: int) -> tuple[str, ...]:
