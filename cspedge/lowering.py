@@ -81,7 +81,7 @@ def lower(
     lower_s = time.perf_counter() - start
     with sdk_errors(spec, precision, "run"):
         session = backend.load(path, threads=1, options=_check_options(spec))
-        sqnr, largest = _compare(session, model, placed, precision, spec, check_images)
+        sqnr, largest = compare(session, model, placed, precision, spec, check_images)
     with sdk_errors(spec, precision, "audit"):
         audit = _audit(backend, path, placed)
     return Artifact(
@@ -131,7 +131,7 @@ def _place(model: QuantizedModel, target: Target, precision: Precision) -> Place
     return place(model, target.placement)
 
 
-def _compare(
+def compare(
     session: Session,
     model: QuantizedModel,
     placed: PlacedModel,

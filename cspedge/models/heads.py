@@ -51,7 +51,8 @@ def _call(model: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 def _embed(model: Any, images: torch.Tensor) -> torch.Tensor:
-    return model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[no-any-return]
+    vectors = model.forward_head(model.forward_features(images), pre_logits=True)
+    return vectors if vectors.dim() == 2 else vectors.flatten(1)  # type: ignore[no-any-return]
 
 
 def _levels(model: Any, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
