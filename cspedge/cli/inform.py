@@ -32,9 +32,9 @@ def models(
     if json:
         print_json(rows)
         return
-    figures = ("params M", "GMACs", "input", "crop")
-    table = Table("model", box=None, padding=(0, 1, 0, 0))
-    for heading in figures:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for heading in ("params", "GMACs", "input", "crop"):
         table.add_column(heading, justify="right")
     table.add_column("resize")
     for heading in ("top-1", "top-5"):
@@ -47,8 +47,9 @@ def models(
             size = (_figure(at["gmacs"], 1, 2), str(at["img_size"]), str(at["crop_pct"] or ""))
             table.add_row(name, params, *size, interpolation, _figure(at["top1"]), _figure(at["top5"]), weights)
     stdout_console().print(table)
-    print(f"top-1, top-5: published fp32 figures in percent ({SOURCE}); -: none, or not counted.")
-    print("weights: cached here; hub: fetched when used; none: timm publishes none, so give --weights FILE.")
+    print("params: in millions; top-1, top-5: published, fp32, in percent; -: none, or not counted")
+    print(f"  ({SOURCE})")
+    print("weights: cached here; hub: fetched when used; none: timm publishes none")
 
 
 def _figure(value: float | None, factor: float = 1.0, digits: int = 1) -> str:

@@ -66,7 +66,7 @@ def _fetch(name: str, repository: str, revision: str | None, files: tuple[str, .
             return Path(hf_hub_download(repository, file, revision=revision))
     except Exception as error:  # the hub's, the network's and the file system's errors; all mean: no weights
         raise InputError(
-            f"timm publishes weights for {name!r} ({repository} on the Hugging Face hub), but they are not in "
-            f"this machine's cache and cannot be fetched ({type(error).__name__}); connect to the network once, or {_INSTEAD}"
+            f"timm publishes weights for {name!r} ({repository} on the Hugging Face hub), but they are not cached here "
+            f"and cannot be fetched ({type(error).__name__}); connect to the network once, or {_INSTEAD}"
         ) from error
     raise InputError(f"{repository} on the Hugging Face hub holds none of {', '.join(files)} for {name!r}; {_INSTEAD}")
