@@ -1,4 +1,4 @@
-"""What is done to one artifact, a stored step each: lowered, evaluated, timed. A failure becomes the status of its row."""
+"""What is done to one artifact, a stored step each: lowered, evaluated, timed. A failure is its row's status."""
 
 from __future__ import annotations
 
