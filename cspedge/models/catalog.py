@@ -29,7 +29,7 @@ FIRST_CLASS = (
 )
 # Counting builds the network: 0.1 s for lcnet, above a second for a large one.
 MOST_COUNTED = 30
-SOURCE = "timm's results on the ImageNet-1k validation images, huggingface/pytorch-image-models"
+SOURCE = "timm's results on ImageNet-1k, huggingface/pytorch-image-models"
 
 
 def catalog(pattern: str | None = None) -> list[dict[str, Any]]:

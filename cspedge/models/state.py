@@ -25,7 +25,6 @@ TRAINER_PREFIX = "model."
 # What training scripts, timm's among them, put beside the tensors. Each is read as `mmpretrain.Ignored`.
 _METADATA = (
     "argparse.Namespace",
-    "collections.defaultdict",
     "pathlib.Path",
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
@@ -48,17 +47,16 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(k, str) for k in state):
         raise _no_table(path)
     named = {_bare(k): v for k, v in state.items()}
-    if "n_averaged" in named and len(named) == len(state):
-        del named["n_averaged"]  # the counter of torch.optim.swa_utils.AveragedModel
-    if named and all(k.startswith(TRAINER_PREFIX) for k in named):
-        named = {k.removeprefix(TRAINER_PREFIX): v for k, v in named.items()}
-    if not named or not all(isinstance(v, torch.Tensor) for v in named.values()):
-        raise _no_table(path)
-    if len(named) < len(state) - 1 or len({_bare(k) for k in state}) < len(state):
+    if len(named) < len(state):
         raise InputError(
             f"weights file {path.name!r} holds the same tensor names with and without the prefix 'module.'; "
             "save one model's state_dict"
         )
+    named.pop("n_averaged", None)  # the counter of torch.optim.swa_utils.AveragedModel
+    if named and all(k.startswith(TRAINER_PREFIX) for k in named):
+        named = {k.removeprefix(TRAINER_PREFIX): v for k, v in named.items()}
+    if not named or not all(isinstance(v, torch.Tensor) for v in named.values()):
+        raise _no_table(path)
     return named
 
 
@@ -170,15 +168,13 @@ def _reason(error: Exception) -> str:
 
 def _unwrapped(state: Any) -> Any:
     for _ in WRAPPERS:  # one wrapper may hold another, no deeper than there are names
-        inner = next((state[k] for k in WRAPPERS if isinstance(state.get(k), dict)), None) if _is_dict(state) else None
+        if not isinstance(state, dict):
+            break
+        inner = next((state[k] for k in WRAPPERS if isinstance(state.get(k), dict)), None)
         if inner is None:
             break
         state = inner
     return state
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _bare(name: str) -> str:
