@@ -47,7 +47,7 @@ def models(
             size = (_figure(at["gmacs"], 1, 2), str(at["img_size"]), str(at["crop_pct"] or ""))
             table.add_row(name, params, *size, interpolation, _figure(at["top1"]), _figure(at["top5"]), weights)
     stdout_console().print(table)
-    print("params: in millions; top-1, top-5: published, fp32, in percent; -: none, or not counted")
+    print("params: millions; top-1, top-5: published fp32, percent; -: none, or not counted")
     print(f"  ({SOURCE})")
     print("weights: cached here; hub: fetched when used; none: timm publishes none")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cspedge.digest import sha256_file, sha256_json
-from cspedge.errors import InputError, UsageError
+from cspedge.errors import InputError, UsageError, unknown
 from cspedge.models import hub, mmpretrain
 
 LOCAL = "local-dir:"
@@ -54,6 +54,17 @@ def resolve(model: str | None, weights: str | None = None, labels: str | None = 
         return source
     names = _read_labels(labels)
     return replace(source, labels=names, digest=sha256_json({"source": source.digest, "labels": names}))
+
+
+def check_name(model: str | None) -> None:
+    """Raises UsageError for a name that nobody knows; looks at no file and asks no network."""
+    if model is None or model.startswith(LOCAL):
+        return
+    if model.startswith(mmpretrain.PREFIX):
+        if model.removeprefix(mmpretrain.PREFIX) not in mmpretrain.CHECKPOINTS:
+            raise unknown("model", model, mmpretrain.names())
+        return
+    _check_timm_name(model)
 
 
 def _find(model: str | None, weights: str | None) -> ModelSource:
@@ -141,7 +152,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config  # type: ignore[no-any-return]
 
 
-def _from_name(model: str, weights: str | None) -> ModelSource:
+def _check_timm_name(model: str) -> None:
     import timm
 
     architecture = model.partition(".")[0]
@@ -161,6 +172,13 @@ def _from_name(model: str, weights: str | None) -> ModelSource:
     if "." in model and model not in tags:
         mine = [t for t in tags if t.partition(".")[0] == architecture]
         raise UsageError(f"unknown tag in {model!r}; timm knows {', '.join(mine) or 'no weights'} for {architecture}")
+
+
+def _from_name(model: str, weights: str | None) -> ModelSource:
+    import timm
+
+    _check_timm_name(model)
+    architecture = model.partition(".")[0]
     file = _weights_file(weights) if weights else hub.weights_file(model)
     digest = sha256_file(file)
     return ModelSource(
