@@ -150,6 +150,19 @@ class ZipArchive(Archive):
             raise OSError(f"damaged in the archive: {error}") from error
 
 
+class _WholeTar(tarfile.TarInfo):
+    """A header reader for which only the end mark is the end; tarfile takes a cut or a damaged header for it, too."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _WholeTar:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the stubs leave it out
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tar.offset}, and no end mark before it") from error
+
+
 class TarArchive(Archive):
     """A .tar file, read at its members' offsets; a compressed one's images are first copied to an unnamed file.
 
@@ -160,14 +173,15 @@ class TarArchive(Archive):
     def _open(self) -> None:
         self._places: dict[str, tuple[int, int]] = {}
         try:
-            with tarfile.open(self.path, "r:") as tar:
+            with tarfile.open(self.path, "r:", tarinfo=_WholeTar) as tar:
                 self._list(tar, None)
             self._file: IO[bytes] = self.path.open("rb")
         except tarfile.ReadError:
             self.__dict__.update(folders=set(), ignored=0, _spelling={}, _files=set(), _places={})
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
             weakref.finalize(self, self._file.close)
-            with tarfile.open(self.path, "r:*") as tar, translate_errors(Path(tempfile.gettempdir())):
+            tar = tarfile.open(self.path, "r:*", tarinfo=_WholeTar)  # noqa: SIM115
+            with tar, translate_errors(Path(tempfile.gettempdir())):
                 self._list(tar, self._file)
             self._file.flush()
         else:
