@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+    from PIL import Image
 
     from cspedge.train.on_device import OnDevice
 
@@ -121,6 +122,10 @@ class _Augmented:
             re_prob=recipe.erase,
             re_mode="pixel",
         )
+        for step in self.transform.transforms:
+            for op in getattr(step, "ops", ()):
+                if op.name.startswith("Posterize"):
+                    op.aug_fn = posterize
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Any, int] | str:
         epoch, index = key
@@ -130,6 +135,16 @@ class _Augmented:
             return str(error)
         with seeded(image_seed(self.seed, epoch, index), cuda=False):
             return self.transform(image), int(self.labels[index])
+
+
+def posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Keeps the highest `bits` (0 to 8) of each channel.
+
+    In timm's place: its RandAugment draws 0 bits at the highest magnitude (a black image, once), and Pillow 13 raises
+    ValueError for it in the middle of a training.
+    """
+    mask = 256 - (1 << (8 - min(bits, 8)))
+    return image.point([value & mask for value in range(256)] * len(image.getbands()))
 
 
 def _collate(items: list[tuple[Any, int] | str]) -> tuple[torch.Tensor, torch.Tensor] | str:

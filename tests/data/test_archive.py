@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cspedge import api
 from cspedge.data import ImageList, check_disjoint, digits, load, overlap, scan
 from cspedge.data.archive import ENDINGS, MAX_BYTES, find, stem
 from cspedge.errors import InputError
@@ -96,6 +97,20 @@ def test_a_folder_inside_an_archive_has_a_path(ending: str, top: str, tmp_path: 
     assert scan(path).class_names == ("train", "val")
     with pytest.raises(InputError, match=r"no images below 'test' in the archive '.*all"):
         scan(path / "test")
+
+
+def test_calibration_and_validation_take_archives(tmp_path: Path) -> None:
+    reference = api.load_reference()
+    parts = {part: real(part) for part in ("train", "val")}
+    path = pack(
+        tmp_path / "all.tgz", {f"{part}/{name}": data for part, files in parts.items() for name, data in files.items()}
+    )
+    folders = {part: unpacked(tmp_path / part, files) for part, files in parts.items()}
+    calibration = [api.collect_calibration(reference, place, count=10) for place in (path / "train", folders["train"])]
+    assert calibration[0].sha256 == calibration[1].sha256
+    np.testing.assert_array_equal(calibration[0].images, calibration[1].images)
+    validation = [api.collect_validation(reference, place) for place in (path / "val", folders["val"])]
+    assert validation[0].sha256 == validation[1].sha256
 
 
 def test_images_are_compared_across_folders_and_archives(tmp_path: Path) -> None:
