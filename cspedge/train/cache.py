@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 RAM_BYTES = 2 << 30
+_WORTH = 0.5  # share of an image's pixels from which on it is not made smaller
 _FREE_SHARE = 0.5  # of the disk's free space that a cache file may take
 
 
@@ -37,13 +38,14 @@ class Cache(StrEnum):
 
 
 def target_size(size: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
-    """(width, height) in the cache: a shorter edge of `img_size / sqrt(scale[0])`, and never enlarged.
+    """(width, height) in the cache: a shorter edge of `img_size / sqrt(scale[0])` where that halves the pixels.
 
-    At that edge the smallest crop that a recipe draws from a square image has `img_size` pixels on a side.
+    At that edge the smallest crop that a recipe draws from a square image has `img_size` pixels on a side. Less is not
+    worth a second resampling.
     """
     edge = math.ceil(recipe.img_size / math.sqrt(recipe.scale[0]))
     factor = edge / min(size)
-    if factor >= 1:
+    if factor**2 > _WORTH:
         return size
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 

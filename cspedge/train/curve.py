@@ -62,6 +62,7 @@ def _panel(axis: Axes, label: str, points: Sequence[tuple[int, float]]) -> None:
     axis.grid(color="#dddddd", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.08 * max(value for _, value in points) or 1)
+    axis.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

@@ -189,7 +189,7 @@ class _Job:
         pixels = Pixels(self.data.train, check_images(self.data.train, threads), self.recipe)
         pixels.fill(self.options.cache, folder, workers=threads, ram_bytes=self.options.cache_bytes)
         if self.options.cache is Cache.AUTO and pixels.place is Cache.NONE:
-            size = f"{pixels.nbytes / 1e9:.0f} GB"
+            size = f"{pixels.nbytes / 1e9:.1f} GB"
             self.say(f"decoded images would take {size}, too much for memory and disk; they are decoded in every epoch")
         return pixels
 

@@ -193,7 +193,11 @@ def test_photographs_shrink_to_what_the_crops_need(tmp_path: Path, short: Recipe
         found[kind] = [pixels.array(i).tobytes() for i in range(8)]
         assert [pixels.image(i).size for i in range(8)] == [target_size(size, recipe) for size in sizes]
     assert found[Cache.RAM] == found[Cache.DISK] == found[Cache.NONE]
-    assert {min(target_size(size, recipe)) for size in sizes} == {128}
+    for size in sizes:
+        expected = 128 if min(size) ** 2 >= 2 * 128**2 else min(size)  # less than half is kept as it is
+        assert min(target_size(size, recipe)) == expected
+    assert target_size((400, 200), recipe) == (256, 128)
+    assert target_size((400, 180), recipe) == (400, 180)
     auto = Pixels(images, sizes, recipe)
     auto.fill(Cache.AUTO, tmp_path, ram_bytes=auto.nbytes - 1)
     assert auto.place is Cache.DISK
