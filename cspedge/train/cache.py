@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
@@ -79,15 +79,7 @@ class Pixels:
     def nbytes(self) -> int:
         return self._starts[-1]
 
-    def fill(
-        self,
-        kind: Cache,
-        folder: Path,
-        *,
-        workers: int = 1,
-        ram_bytes: int = RAM_BYTES,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
+    def fill(self, kind: Cache, folder: Path, *, workers: int = 1, ram_bytes: int = RAM_BYTES) -> None:
         """Decodes every image into the cache; nothing for `Cache.NONE`.
 
         AUTO takes memory up to `ram_bytes`, else a file in `folder` where that leaves half of the free space, else
@@ -108,12 +100,10 @@ class Pixels:
             with translate_errors(path):
                 self._data = np.memmap(path, np.uint8, mode="w+", shape=(self.nbytes,))
         with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-            for done, error in enumerate(pool.map(self._store, range(len(self.images))), 1):
+            for error in pool.map(self._store, range(len(self.images))):
                 if error is not None:
                     pool.shutdown(cancel_futures=True)
                     raise error
-                if progress is not None:
-                    progress(done, len(self.images))
 
     def _store(self, index: int) -> InputError | None:
         import numpy as np

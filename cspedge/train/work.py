@@ -33,9 +33,9 @@ def check_out(out: Path, *, overwrite: bool) -> None:
 def work_folder(out: Path, key: Mapping[str, Any], *, overwrite: bool) -> Iterator[Path]:
     """The work folder of the training that `key` describes (plain JSON values): new, or the one a killed run left.
 
-    It is removed when the block ends well, and when a new training fails; a training that was interrupted, or could
-    not write, keeps it. Raises UsageError where one of another key lies there (replaced with `overwrite`) or another
-    process works in it, WorkspaceError where it cannot be made.
+    It is removed when the block ends well, when a new training fails, and where no state was written yet; a training
+    that was interrupted, or could not write, keeps it. Raises UsageError where one of another key lies there (replaced
+    with `overwrite`) or another process works in it, WorkspaceError where it cannot be made.
     """
     folder = folder_for(out)
     atomic.make_folder(folder)
@@ -48,10 +48,9 @@ def work_folder(out: Path, key: Mapping[str, Any], *, overwrite: bool) -> Iterat
         atomic.write_json(folder / KEY, dict(key))
         try:
             yield folder
-        except WorkspaceError:
-            raise
-        except CspedgeError:
-            if new:
+        except BaseException as error:
+            failed = isinstance(error, CspedgeError) and not isinstance(error, WorkspaceError)
+            if not (folder / STATE).exists() or (new and failed):
                 atomic.remove(folder)
             raise
         atomic.remove(folder)

@@ -173,6 +173,12 @@ def leave(out: Path, error: Exception, state: dict[str, Any]) -> None:
         raise error
 
 
+def test_nothing_is_kept_before_the_first_state(run: Run, longer: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(tmp_path / "out", change=longer, progress=stop_at(1, 2))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_state_is_kept_where_an_old_training_fails(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(CspedgeError):
