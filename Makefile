@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint types setup clean
+# mmpretrain's real modules, which the tests compare with: an environment of its own that shares the rest of $(VENV).
+MMPRETRAIN := .venv-mmpretrain
+MMPRETRAIN_NEEDS := tests/models/mmpretrain-requirements.txt
+
+.PHONY: run test lint types setup mmpretrain clean
 
 setup: $(STAMP)
 
@@ -17,6 +21,18 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $(STAMP)
 
+mmpretrain: $(MMPRETRAIN)/.installed
+
+# The .pth file comes last: what pip installs must not find, and so never touches, what is shared.
+$(MMPRETRAIN)/.installed: $(MMPRETRAIN_NEEDS) | $(STAMP)
+	rm -rf $(MMPRETRAIN)
+	$(BIN)/python -m venv --without-pip $(MMPRETRAIN)
+	$(BIN)/python -m pip --python $(MMPRETRAIN)/bin/python install --quiet --disable-pip-version-check --no-deps \
+		-r $(MMPRETRAIN_NEEDS)
+	site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		$(BIN)/python -c "$$site" > "$$($(MMPRETRAIN)/bin/python -c "$$site")/shared.pth"
+	@touch $@
+
 run: setup
 	$(BIN)/cspedge run
 
@@ -25,7 +41,7 @@ run: setup
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 ALONE := tests/test_pipeline.py tests/test_package.py
 
-test: setup
+test: setup mmpretrain
 	$(PYTEST) -n 2 --dist loadfile --max-worker-restart=0 $(ALONE:%=--ignore=%)
 	$(PYTEST) $(ALONE)
 

@@ -1,6 +1,6 @@
 """Runs `cspedge run` on every trained reference and prints the README's tables from their report.json.
 
-    python benchmarks/caltech.py ../shared [--out bench-out] [--only lcnet_050.caltech101]
+    python benchmarks/caltech.py ../shared [--out bench-out] [--only lcnet_050.caltech101] [--head features ...]
 
 Figures are whole-process: seconds and peak memory come from the operating system's accounting of the child.
 """
@@ -64,10 +64,41 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def outputs(report: dict[str, Any]) -> str:
+    """Every output of every artifact beside the reference's, for heads without logits."""
+    lines = [
+        "| artifact | MB | output | SQNR dB | cosine mean | least | same neighbour | p50 ms | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["artifacts"]:
+        name = f"{row['target']}/{row['precision']}"
+        if row["status"] != "ok":
+            lines.append(f"| {name} | {row['status']}: {row['reason']} |" + " |" * 7)
+        for position, found in enumerate(row["outputs"]):
+            first = position == 0
+            same, latency = found["neighbour_agreement"], row["latency"]
+            cells = [
+                name if first else "",
+                f"{row['bytes'] / 1e6:.2f}" if first else "",
+                found["name"],
+                "equal" if found["sqnr_db"] is None else f"{found['sqnr_db']:.1f}",
+                f"{found['cosine_mean']:.4f}",
+                f"{found['cosine_min']:.4f}",
+                "" if same is None else f"{same:.1%}",
+                f"{latency['p50_ms']:.2f}" if latency and first else "",
+                row["verdict"] if first else "",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return f"n = {report['reference']['n']}\n\n" + "\n".join(lines)
+
+
 def matrix(report: dict[str, Any]) -> str:
-    """Top-1 agreement between all pairs as a Markdown table."""
+    """Agreement between all pairs as a Markdown table: of top-1, or of nearest neighbours."""
+    if not report["agreement"]:
+        return ""
+    key = next(k for k in ("top1_agreement", "neighbour_agreement") if k in report["agreement"][0])
     labels = sorted({p["a"] for p in report["agreement"]} | {p["b"] for p in report["agreement"]})
-    pairs = {frozenset((p["a"], p["b"])): p["top1_agreement"] for p in report["agreement"]}
+    pairs = {frozenset((p["a"], p["b"])): p[key] for p in report["agreement"]}
     lines = ["| |" + "|".join(labels) + "|", "|---|" + "---|" * len(labels)]
     for a in labels:
         cells = [f"{pairs[frozenset((a, b))]:.1%}" if a != b else "" for b in labels]
@@ -80,24 +111,30 @@ def main() -> None:
     parser.add_argument("shared", type=Path)
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     parser.add_argument("--only")
+    parser.add_argument("--head", action="append", choices=("logits", "features", "embedding"))
     options = parser.parse_args()
     data = (options.shared / "data" / "caltech101").resolve()
     for folder in sorted(p for p in (options.shared / "references").iterdir() if p.is_dir()):
         if options.only and folder.name != options.only:
             continue
-        work = options.out / folder.name
-        work.mkdir(parents=True, exist_ok=True)
-        args = ["run", f"local-dir:{folder.resolve()}", "--calib", str(data / "train"), "--val", str(data / "val")]
-        code, seconds, peak = run(args, work)
-        again_code, again, _ = run(args, work)
-        report = json.loads((work / "cspedge-out" / "report.json").read_text(encoding="utf-8"))
-        print(f"## {folder.name}\n")
-        print(
-            f"first run {seconds:.0f} s (exit {code}), peak {peak:.0f} MB; "
-            f"second run {again:.1f} s (exit {again_code})\n"
-        )
-        print(table(report), "\n")
-        print(matrix(report), "\n")
+        for head in options.head or ["logits"]:
+            measure(folder, head, data, options.out / folder.name / head)
+
+
+def measure(folder: Path, head: str, data: Path, work: Path) -> None:
+    """One reference and head: a run, the same run again, and its tables."""
+    work.mkdir(parents=True, exist_ok=True)
+    args = ["run", f"local-dir:{folder.resolve()}", "--head", head]
+    args += ["--calib", str(data / "train"), "--val", str(data / "val")]
+    code, seconds, peak = run(args, work)
+    again_code, again, _ = run(args, work)
+    report = json.loads((work / "cspedge-out" / "report.json").read_text(encoding="utf-8"))
+    print(f"## {folder.name}, {head}\n")
+    print(
+        f"first run {seconds:.0f} s (exit {code}), peak {peak:.0f} MB; second run {again:.1f} s (exit {again_code})\n"
+    )
+    print(table(report) if head == "logits" else outputs(report), "\n")
+    print(matrix(report), "\n", flush=True)
 
 
 if __name__ == "__main__":

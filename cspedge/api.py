@@ -6,8 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspedge.errors import InputError, UsageError
-from cspedge.types import Artifact, ArtifactResult, Audit, Evaluation, Evidence, ImageSet, Latency, Precision, Status
+from cspedge.errors import InputError, TargetError, UsageError
+from cspedge.types import (
+    Artifact,
+    ArtifactResult,
+    Audit,
+    Evaluation,
+    Evidence,
+    Head,
+    ImageSet,
+    Latency,
+    Precision,
+    Status,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,15 +33,22 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
-def load_reference(model: str | None = None, *, weights: str | None = None) -> Reference:
+def load_reference(
+    model: str | None = None,
+    *,
+    weights: str | None = None,
+    head: Head | str = Head.LOGITS,
+    img_size: int | None = None,
+) -> Reference:
     """Loads a trained fp32 classifier: a timm name, `local-dir:PATH`, or None for the built-in digits model.
 
-    Nothing in the files is executed. Raises UsageError for an unknown name, InputError for weights that are missing,
-    damaged, of another architecture or not finite.
+    head: what it gives; img_size: pixels on a side, as timm overrides it. Nothing in the files is executed. Raises
+    UsageError for an unknown name or head, InputError for weights that are missing, damaged, of another architecture or
+    not finite, and for a size that the network cannot take.
     """
     from cspedge.models.reference import load_reference as load
 
-    return load(model, weights=weights)
+    return load(model, weights=weights, head=head, img_size=img_size)
 
 
 def list_images(source: str | Path | None, split: str) -> ImageList:
@@ -74,15 +92,25 @@ def collect_validation(
 ) -> ImageSet:
     """Preprocesses a labelled folder (one subfolder per class), or the built-in digits' held-out split for None.
 
-    Returns uint8 [n, 3, H, W] with int64 labels. Raises InputError for a bad folder or labels the model does not have.
+    Returns uint8 [n, 3, H, W] with int64 labels, which only logits need: for other heads any folder of images will do.
+    Raises InputError for a bad folder or labels the model does not have.
     """
     from cspedge.data.images import labels_for, load
 
     images = list_images(source, "val")
-    labels = labels_for(images, reference.info.labels, num_classes=reference.info.num_classes)
+    labels = None
+    if reference.info.head == Head.LOGITS:
+        labels = labels_for(images, reference.info.labels, num_classes=reference.info.num_classes)
     return load(
         images, None, reference.info.preprocess, labels=labels, max_unreadable=max_unreadable, progress=progress
     )
+
+
+def reference_device_kind() -> str:
+    """`cuda` or `cpu`: where the reference runs here."""
+    from cspedge.evaluate.answers import reference_device_kind as kind
+
+    return kind()
 
 
 def reference_logits(
@@ -93,38 +121,26 @@ def reference_logits(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """The fp32 reference's answers, float32 [n, classes]: CUDA where there is one, with TF32 off, else CPU.
+    """The fp32 reference's logits (or embeddings, by its head), float32 [n, d]: CUDA where there is one, else CPU.
 
-    threads: of torch on the CPU; the last bit of a sum depends on it.
+    threads: of torch on the CPU; the last bit of a sum depends on it. Raises UsageError for feature maps, which are
+    compared as they come (`evaluate`), InputError where the reference answers NaN.
     """
-    import numpy as np
-    import torch
+    from cspedge.evaluate.answers import reference_answers, vectors
 
-    from cspedge.threads import torch_threads
-
-    device = torch.device(reference_device_kind())
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    module = reference.module.to(device)
-    parts = []
-    try:
-        with torch.no_grad(), torch_threads(threads):
-            for start in range(0, len(images), batch_size):
-                batch = images.images[start : start + batch_size].astype(np.float32) / np.float32(255)
-                parts.append(module(torch.from_numpy(batch).to(device)).float().cpu().numpy())
-                if progress is not None:
-                    progress(min(start + batch_size, len(images)), len(images))
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
-        reference.module.to("cpu")
-    return np.concatenate(parts)
-
-
-def reference_device_kind() -> str:
-    """`cuda` or `cpu`: where `reference_logits` runs here."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if reference.info.head == Head.FEATURES:
+        raise UsageError("feature maps are not collected; give the reference itself to `evaluate`")
+    output = reference.info.outputs[0]
+    with reference_answers(reference, threads) as answer:
+        return vectors(
+            answer,
+            output,
+            images.images,
+            whose="the fp32 reference",
+            error=InputError,
+            batch=batch_size,
+            progress=progress,
+        )
 
 
 def quantize(
@@ -150,7 +166,7 @@ def quantize(
 
     shape = reference.info.preprocess.input_size
     with torch_threads(threads):
-        graph = prepare(reference.module, shape)
+        graph = prepare(reference.module, shape, [o.name for o in reference.info.outputs])
     if calibration is None:
         return QuantizedModel(
             graph=graph, input_shape=shape, encodings=Encodings(activations={}, weights={}), integer_weights={}
@@ -204,44 +220,31 @@ def open_session(artifact: Artifact, *, threads: int = 1) -> Session:
 def evaluate(
     artifact: Artifact,
     images: ImageSet,
-    logits: NDArray[np.float32],
+    reference: Reference,
     *,
+    logits: NDArray[np.float32] | None = None,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Runs the artifact on every image and compares with the reference's `logits` (float32 [n, classes]).
+    """Runs the artifact on every image and compares its outputs with the reference's.
 
-    Raises TargetError where it fails to run or answers NaN, InputError where images have no labels.
+    logits: what `reference_logits` gave for the same images, so that the reference need not run again. Raises
+    TargetError where the artifact fails to run or answers NaN, InputError where logits are asked for and images have no
+    labels.
     """
-    from cspedge.evaluate.metrics import accuracy
+    from cspedge.evaluate.answers import judged, reference_answers, session_answers, streamed, vectors
 
-    if images.labels is None:
-        raise InputError(f"the images of {images.source!r} have no labels; accuracy needs one subfolder per class")
     session = open_session(artifact, threads=threads)
-    found = run_session(session, images.images, artifact, progress)
-    return Evaluation(logits=found, accuracy=accuracy(found, logits, images.labels), evidence=session.evidence)
-
-
-def run_session(
-    session: Session, images: NDArray[np.uint8], artifact: Artifact, progress: Progress | None = None, batch: int = 32
-) -> NDArray[np.float32]:
-    """A session's logits on uint8 images [n, 3, H, W]: float32 [n, classes]. Raises TargetError."""
-    import numpy as np
-
-    from cspedge.config import load_target
-    from cspedge.evaluate.metrics import check_logits
-    from cspedge.lowering import sdk_errors
-
-    target = load_target(artifact.target)
-    parts = []
-    for start in range(0, len(images), batch):
-        with sdk_errors(target, artifact.precision, "run"):
-            parts.append(session.run(images[start : start + batch].astype(np.float32) / np.float32(255)))
-        if progress is not None:
-            progress(min(start + batch, len(images)), len(images))
-    found: NDArray[np.float32] = np.concatenate(parts)
-    check_logits(found, f"the logits of {artifact.label}")
-    return found
+    answer, whose = session_answers(session, artifact), f"the artifact {artifact.label}"
+    head, outputs = Head(reference.info.head), reference.info.outputs
+    if head is Head.FEATURES:
+        with reference_answers(reference, threads) as expected:
+            rows = streamed(expected, answer, outputs, images.images, whose=whose, progress=progress)
+        return Evaluation(vectors=None, accuracy=None, outputs=rows, evidence=session.evidence)
+    wanted = reference_logits(reference, images, threads=threads) if logits is None else logits
+    found = vectors(answer, outputs[0], images.images, whose=whose, error=TargetError, progress=progress)
+    accuracy, rows = judged(outputs[0], head, wanted, found, images.labels)
+    return Evaluation(vectors=found, accuracy=accuracy, outputs=rows, evidence=session.evidence)
 
 
 def bench(
@@ -305,7 +308,7 @@ def write_report(
     reference: Reference,
     *,
     validation: ImageSet,
-    logits: NDArray[np.float32],
+    logits: NDArray[np.float32] | None = None,
     artifacts: Sequence[Artifact],
     evaluations: Mapping[str, Evaluation],
     latencies: Mapping[str, Latency | str] | None = None,
@@ -315,7 +318,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes `report.json` (schema 1) and `report.html` into `out` and returns the report.
 
-    evaluations and latencies by artifact label (`openvino/int8`). Raises UsageError where the report would break its
+    logits: the reference's logits or embeddings, None for feature maps; evaluations and latencies by artifact label
+    (`openvino/int8`). Raises UsageError where the report would break its
     schema, WorkspaceError where `out` cannot be written.
     """
     from cspedge import atomic
@@ -338,7 +342,7 @@ def write_report(
         )
     report = build.build_report(
         reference.info,
-        logits=logits,
+        vectors=logits,
         validation=build.images_entry(validation),
         labels=validation.labels,
         calibration=None

@@ -15,7 +15,7 @@ from cspedge.errors import UsageError
 from cspedge.quantize.calibrate import QuantizeOptions
 from cspedge.quantize.placement import Placement
 from cspedge.resources import recipe_file, target_file
-from cspedge.types import Precision
+from cspedge.types import Head, Precision
 
 T = TypeVar("T")
 
@@ -49,22 +49,32 @@ class Tolerance:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What an artifact may cost: drop in top-1 (a fraction), agreement with fp32 (a fraction), size in 10^6 bytes."""
+    """What an artifact may cost, in fractions of 1 and sizes in 10^6 bytes.
+
+    max_drop, min_agreement: of logits, against fp32; min_cosine: of feature maps and embeddings, the mean over images
+    of the output that is furthest off.
+    """
 
     max_drop: float = 0.01
     min_agreement: float = 0.9
+    min_cosine: float = 0.95
     max_mb: float | None = None
 
-    def is_met(self, drop: float, agreement: float, size: int) -> bool:
-        """Whether an artifact of that drop, agreement (fractions) and size (bytes) stays inside."""
-        small = self.max_mb is None or size <= self.max_mb * 1e6
-        return drop <= self.max_drop and agreement >= self.min_agreement and small
+    def is_met(self, artifact: Mapping[str, Any]) -> bool:
+        """Whether an artifact of report.json stays inside, as far as it was measured."""
+        accuracy = artifact["accuracy"]
+        small = self.max_mb is None or bool(artifact["bytes"] <= self.max_mb * 1e6)
+        if accuracy is not None:
+            close = accuracy["drop_top1"] <= self.max_drop and accuracy["agreement"] >= self.min_agreement
+            return small and bool(close)
+        return small and all(row["cosine_mean"] >= self.min_cosine for row in artifact["outputs"])
 
     def limits(self) -> dict[str, float | None]:
         """In the words of `cspedge.report.verdict`."""
         return {
             "max_drop": self.max_drop,
             "low_agreement": self.min_agreement,
+            "low_cosine": self.min_cosine,
             "max_bytes": None if self.max_mb is None else self.max_mb * 1e6,
         }
 
@@ -121,6 +131,8 @@ class RunConfig:
 
     model: str | None = None
     weights: str | None = None
+    head: Head | None = None
+    img_size: int | None = None
     calib: str | None = None
     val: str | None = None
     workspace: str | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from cspedge.backends import get_backend
 from cspedge.config import Target, load_target
 from cspedge.digest import sha256_path, size_of
 from cspedge.errors import CspedgeError, RuntimeMissingError, TargetError, UsageError
-from cspedge.types import Artifact, Audit, Precision
+from cspedge.types import Artifact, Audit, Output, Precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from cspedge.models.reference import ReferenceInfo
     from cspedge.quantize.placement import PlacedModel, QuantizedModel
 
-CODE_VERSION = 1  # of this module; raised by hand when the artifacts or their checks change
+CODE_VERSION = 2  # of this module; raised by hand when the artifacts or their checks change
 CHECK_IMAGES = 8
+NO_WORSE_DB = 1.0  # measured on lcnet_050 and fbnetv3_b, every level, Core ML and OpenVINO: at most 0.2 dB
 
 
 def placement_words(target: Target, precision: Precision) -> str:
@@ -31,7 +34,7 @@ def placement_words(target: Target, precision: Precision) -> str:
     if precision.is_float:
         return "float"
     where = "after fused " + ", ".join(target.placement.fuse) if target.placement.fuse else "after every op"
-    output = ", logits quantized" if target.placement.quantize_output else ""
+    output = ", outputs quantized" if target.placement.quantize_output else ""
     return f"{target.placement.activation_dtype}, one quantizer {where}{output}"
 
 
@@ -78,7 +81,7 @@ def lower(
     lower_s = time.perf_counter() - start
     with sdk_errors(spec, precision, "run"):
         session = backend.load(path, threads=1, options=_check_options(spec))
-        sqnr = _compare(session, placed, precision, spec, check_images)
+        sqnr, largest = compare(session, model, placed, precision, spec, check_images)
     with sdk_errors(spec, precision, "audit"):
         audit = _audit(backend, path, placed)
     return Artifact(
@@ -90,7 +93,9 @@ def lower(
         sha256=sha256_path(path),
         placement=placement_words(spec, precision),
         audit=audit,
+        outputs=placed.outputs,
         check_sqnr_db=sqnr,
+        check_max_abs=largest,
         lower_s=round(lower_s, 3),
     )
 
@@ -126,33 +131,63 @@ def _place(model: QuantizedModel, target: Target, precision: Precision) -> Place
     return place(model, target.placement)
 
 
-def _compare(
-    session: Session, placed: PlacedModel, precision: Precision, target: Target, images: NDArray[np.uint8] | None
-) -> float | None:
-    """SQNR in dB of the loaded artifact against the same graph in eager torch; TargetError outside the tolerance."""
+def compare(
+    session: Session,
+    model: QuantizedModel,
+    placed: PlacedModel,
+    precision: Precision,
+    target: Target,
+    images: NDArray[np.uint8] | None,
+) -> tuple[float | None, float]:
+    """The loaded artifact against the same graph in eager torch (PT2E); TargetError outside the tolerance.
+
+    A runtime that rounds otherwise (Core ML computes in fp16 between its int8 tensors) takes a neighbouring code here
+    and there, and after forty layers the two differ as much as either differs from fp32. So an int8 output passes as
+    well where it is as close to fp32 as PT2E's, within `NO_WORSE_DB`; a graph that computes something else is not.
+    Returns the SQNR in dB against PT2E of the output that is furthest off, and the largest absolute difference.
+    """
     import numpy as np
     import torch
 
-    from cspedge.evaluate.metrics import check_logits, sqnr_db
+    from cspedge.quantize.graph import as_tuple
 
     if images is None:
         generator = np.random.Generator(np.random.PCG64(0))
         images = generator.integers(0, 256, (CHECK_IMAGES, *placed.input_shape), dtype=np.uint8)
     tensor = images[:CHECK_IMAGES].astype(np.float32) / np.float32(255)
-    expected = placed(torch.from_numpy(tensor)).numpy()
-    found = check_logits(session.run(tensor), f"the logits of {target.name}/{precision}")
-    if found.shape != expected.shape:
-        raise TargetError(
-            f"target {target.name!r}: the {precision} artifact gives logits {found.shape}, not {expected.shape}"
-        )
-    sqnr = sqnr_db(expected, found)
+    expected = [v.numpy() for v in placed(torch.from_numpy(tensor))]
+    found = session.run(tensor)
+    whose = f"target {target.name!r}: the {precision} artifact"
+    against_pt2e = _sqnr(placed.outputs, expected, found, whose)
     limit = target.tolerance.float_sqnr_db if precision.is_float else target.tolerance.int8_sqnr_db
-    if sqnr is not None and sqnr < limit:
+    bad = [index for index, sqnr in enumerate(against_pt2e) if sqnr < limit]
+    if bad and not precision.is_float:
+        with torch.no_grad():
+            exact = [v.numpy() for v in as_tuple(model.graph(torch.from_numpy(tensor)))]
+        pt2e = _sqnr(placed.outputs, exact, expected, "PT2E")
+        mine = _sqnr(placed.outputs, exact, found, whose)
+        bad = [index for index in bad if mine[index] < pt2e[index] - NO_WORSE_DB]
+    if bad:
         raise TargetError(
-            f"target {target.name!r}: the {precision} logits have {sqnr:.1f} dB SQNR against PT2E's, below the "
-            f"tolerance of {limit:g} dB in its target.toml; its kernels do not compute this graph"
+            f"target {target.name!r}: its {precision} {placed.outputs[bad[0]]} has {against_pt2e[bad[0]]:.1f} dB SQNR "
+            f"against PT2E's, below the tolerance of {limit:g} dB in its target.toml; its kernels do not compute this "
+            "graph"
         )
-    return None if sqnr is None else round(sqnr, 2)
+    worst = min(against_pt2e)
+    largest = max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))
+    return None if math.isinf(worst) else round(worst, 2), largest
+
+
+def _sqnr(
+    names: Sequence[str], expected: Sequence[NDArray[np.float32]], found: Sequence[NDArray[np.float32]], whose: str
+) -> list[float]:
+    """SQNR in dB of each output, infinite where both are equal."""
+    from cspedge.evaluate.outputs import Comparison
+
+    outputs = [Output(name=name, shape=v.shape[1:]) for name, v in zip(names, expected, strict=True)]
+    comparison = Comparison(outputs)
+    comparison.add(expected, found, whose)
+    return [math.inf if row.sqnr_db is None else row.sqnr_db for row in comparison.result()]
 
 
 def _audit(backend: Backend, path: Path, placed: PlacedModel) -> Audit:
@@ -202,7 +237,10 @@ def manifest(
             "range": [0.0, 1.0],
             "normalisation": "in the graph",
         },
-        "output": {"name": "logits", "shape": [1, info.num_classes], "dtype": "float32"},
+        "outputs": [
+            {"name": o.name, "shape": [1, *o.shape], "dtype": "float32", "layout": _layout(o), "stride": o.stride}
+            for o in info.outputs
+        ],
         "preprocess": preprocess_manifest(info.preprocess),
         "labels": list(info.labels),
         "encodings_sha256": encodings_sha256 if artifact.precision is Precision.INT8 else None,
@@ -211,6 +249,10 @@ def manifest(
         "runtime_options": dict(target.options),
         "versions": versions,
     }
+
+
+def _layout(output: Output) -> str:
+    return "NCHW" if len(output.shape) == 3 else "NC"
 
 
 def target_inputs(target: Target) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from cspedge.types import Head
+
 if TYPE_CHECKING:
     from cspedge.config import Budget
     from cspedge.types import Precision
@@ -28,6 +30,8 @@ class RunOptions:
 
     model: str | None = None
     weights: str | None = None
+    head: Head = Head.LOGITS
+    img_size: int | None = None
     calib: str | None = None
     val: str | None = None
     workspace: Path = Path(".cspedge")

@@ -15,7 +15,7 @@ from cspedge.options import RunOptions, Silent, Ui, Upto
 from cspedge.resources import target_names
 from cspedge.stages import StageRow
 from cspedge.store import Store
-from cspedge.types import ArtifactResult, Precision, Status
+from cspedge.types import ArtifactResult, Head, Precision, Status
 
 if TYPE_CHECKING:
     from cspedge.models.reference import ReferenceInfo
@@ -49,9 +49,11 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     source = sources.resolve(options.model, options.weights)
     _check_data(options, upto, chosen)
     ledger = steps.Ledger(store=Store(options.workspace), ui=ui, name=f"run-{_run_name(source.name)}")
-    loaded = steps.load_model(source, ledger)
+    loaded = steps.load_model(source, options, ledger)
     listed = api.list_images(options.val, "val") if upto >= Upto.EVALUATE else None
-    labels = None if listed is None else steps.find_labels(listed, loaded.info)  # before any work is done
+    labels = None
+    if listed is not None and options.head is Head.LOGITS:  # before any work is done
+        labels = steps.find_labels(listed, loaded.info)
     calibration: steps.Calibration | None = None
     quantized: steps.Quantized | None = None
     files: list[str] = []
@@ -67,7 +69,7 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     report = None
     if listed is not None:
         validation = steps.validation_images(options, listed, labels, loaded, ledger)
-        results = [steps.evaluate(r, validation, options, ledger) for r in results]
+        results = [steps.evaluate(r, validation, loaded, options, ledger) for r in results]
         if upto >= Upto.BENCH:
             results = steps.bench(results, validation, options, ledger)
         report = _report(options, recipe, loaded.info, results, calibration, validation, ledger)
@@ -95,8 +97,7 @@ def exit_code(results: list[ArtifactResult], report: dict[str, Any] | None, budg
         return 1
     if budget is not None and report is not None:
         for row in report["artifacts"]:
-            accuracy = row["accuracy"]
-            if accuracy and not budget.is_met(accuracy["drop_top1"], accuracy["agreement"], row["bytes"]):
+            if row["status"] == Status.OK and not budget.is_met(row):
                 return 1
     return 4 if any(r.status is Status.UNAVAILABLE for r in results) else 0
 
@@ -130,7 +131,10 @@ def _check_data(options: RunOptions, upto: Upto, chosen: list[tuple[Target, tupl
             "(or --precision fp32 for float artifacts only)"
         )
     if upto >= Upto.EVALUATE and options.val is None:
-        raise UsageError(f"validating {options.model!r} needs labelled images: give --val DIR, one subfolder per class")
+        kind = "labelled images: give --val DIR, one subfolder per class"
+        if options.head is not Head.LOGITS:
+            kind = "images: give --val DIR, a folder of them"
+        raise UsageError(f"validating {options.model!r} needs {kind}")
 
 
 def _report(
@@ -150,7 +154,7 @@ def _report(
         notes = [*calibration.notes, *notes]
     return build.build_report(
         info,
-        logits=validation.logits,
+        vectors=validation.vectors,
         labels=validation.images.labels,
         validation=build.images_entry(validation.images),
         calibration=entry,

@@ -61,7 +61,7 @@ def artifact(
             shutil.copytree(found.path, copy) if found.path.is_dir() else shutil.copyfile(found.path, copy)
             atomic.publish(copy, destination)
     summary = quantized_summary(quantized, calibration) if quantized else {}
-    name = f"{info.name}.{row.precision}.manifest.json"
+    name = f"{info.file_stem}.{row.precision}.manifest.json"
     text = manifest(
         found,
         info,

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.digest import pretty_json, sha256_json
+from cspedge.models.heads import outputs_from
 from cspedge.models.reference import ReferenceInfo
-from cspedge.types import Artifact, Audit, Evidence, ImageSet, Precision, Preprocess, Skipped
+from cspedge.types import Artifact, Audit, Closeness, Evidence, Head, ImageSet, Precision, Preprocess, Skipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from cspedge.types import Latency
 
 CODE: Mapping[str, int] = {
-    "reference": 1,
+    "reference": 2,
     "images": 1,
-    "logits": 1,
+    "logits": 2,
     "quantize": 1,
-    "lower": 1,
-    "evaluate": 1,
+    "lower": 2,
+    "evaluate": 2,
     "bench": 1,
 }
 TORCH = ("torch", "numpy")
@@ -54,8 +55,14 @@ def tool_versions(*packages: str) -> dict[str, str]:
 # ---- keys: what each result depends on -----------------------------------------------------------------------------
 
 
-def reference_inputs(source: ModelSource) -> dict[str, Any]:
-    return {"source": source.digest, "name": source.name, "tools": tool_versions("torch", "timm")}
+def reference_inputs(source: ModelSource, head: Head, img_size: int | None) -> dict[str, Any]:
+    return {
+        "source": source.digest,
+        "name": source.name,
+        "head": str(head),
+        "img_size": img_size,
+        "tools": tool_versions("torch", "timm"),
+    }
 
 
 def images_inputs(
@@ -133,9 +140,14 @@ def evaluate_inputs(
     backend_code: int,
     options: Mapping[str, object],
     isa: Sequence[str],
+    reference: str | None,
 ) -> dict[str, Any]:
-    """torch's version and the backend's code are here because Core ML's reference executor is made of them."""
+    """torch's version and the backend's code are here because Core ML's reference executor is made of them.
+
+    reference: digest of a reference that runs beside the artifact, for feature maps; None where its answers are stored.
+    """
     return {
+        "reference": reference,
         "artifact": artifact,
         "images": images,
         "threads": threads,
@@ -184,8 +196,8 @@ def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
 def read_reference(stored: StoredObject) -> ReferenceInfo:
     data = json.loads(stored.file("reference.json").read_text(encoding="utf-8"))
     pre = _tuples(data.pop("preprocess"))
-    labels = tuple(data.pop("labels"))
-    return ReferenceInfo(**data, labels=labels, preprocess=Preprocess(**pre))
+    labels, outputs = tuple(data.pop("labels")), outputs_from(data.pop("outputs"))
+    return ReferenceInfo(**data, labels=labels, outputs=outputs, preprocess=Preprocess(**pre))
 
 
 def write_images(images: ImageSet, notes: Sequence[tuple[str, str]], folder: Path) -> dict[str, Any]:
@@ -275,12 +287,22 @@ def read_artifact(stored: StoredObject) -> Artifact:
         audit = Audit(**_tuples(audit))
     path = stored.file(data.pop("path"))
     precision = Precision(data.pop("precision"))
-    return Artifact(**data, path=path, audit=audit, precision=precision)
+    return Artifact(**_tuples(data), path=path, audit=audit, precision=precision)
 
 
-def write_evaluation(logits: NDArray[np.float32], evidence: Evidence, folder: Path) -> dict[str, Any]:
-    write_array("logits", logits, folder)
+def write_evaluation(found: NDArray[np.float32], evidence: Evidence, folder: Path) -> dict[str, Any]:
+    write_array("vectors", found, folder)
     return {"evidence": str(evidence)}
+
+
+def write_closeness(rows: Sequence[Closeness], evidence: Evidence, folder: Path) -> dict[str, Any]:
+    (folder / "closeness.json").write_text(pretty_json([asdict(row) for row in rows]), encoding="utf-8")
+    return {"evidence": str(evidence)}
+
+
+def read_closeness(stored: StoredObject) -> tuple[Closeness, ...]:
+    rows = json.loads(stored.file("closeness.json").read_text(encoding="utf-8"))
+    return tuple(Closeness(**row) for row in rows)
 
 
 def write_latencies(found: Mapping[str, Latency | str], folder: Path) -> dict[str, Any]:

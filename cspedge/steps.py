@@ -20,7 +20,7 @@ from cspedge.models import source as sources
 from cspedge.options import RunOptions, Ui
 from cspedge.stages import CODE, StageRow
 from cspedge.store import StageResult, Store
-from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, ImageSet, Latency, Precision, Status
+from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, Head, ImageSet, Latency, Precision, Status
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,12 +71,12 @@ class Loaded:
     graph: Callable[[], fx.GraphModule]
 
 
-def load_model(source: sources.ModelSource, ledger: Ledger) -> Loaded:
+def load_model(source: sources.ModelSource, options: RunOptions, ledger: Ledger) -> Loaded:
     from cspedge.models.reference import load
 
     @cache
     def reference() -> Reference:
-        return load(source)
+        return load(source, head=options.head, img_size=options.img_size)
 
     @cache
     def graph() -> fx.GraphModule:
@@ -84,12 +84,13 @@ def load_model(source: sources.ModelSource, ledger: Ledger) -> Loaded:
         from cspedge.threads import torch_threads
 
         with torch_threads(1):
-            return prepare(reference().module, reference().info.preprocess.input_size)
+            info = reference().info
+            return prepare(reference().module, info.preprocess.input_size, [o.name for o in info.outputs])
 
     stored = ledger.stage(
         "reference",
         "reference",
-        stages.reference_inputs(source),
+        stages.reference_inputs(source, options.head, options.img_size),
         lambda folder: stages.write_reference(reference().info, folder),
     )
     return Loaded(stored=stored, info=stages.read_reference(stored), reference=reference, graph=graph)
@@ -107,12 +108,15 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Validation images as stored, and the reference's logits on them, float32 [n, classes]."""
+    """Validation images as stored, and the reference's logits or embeddings on them, float32 [n, d].
+
+    vectors: None for feature maps, which are compared as they come; device: where the reference runs.
+    """
 
     stored: StoredObject
     images: ImageSet
     notes: tuple[str, ...]
-    logits: NDArray[np.float32]
+    vectors: NDArray[np.float32] | None
     device: str
 
 
@@ -198,11 +202,15 @@ def calibration_images(
 def validation_images(
     options: RunOptions, listed: ImageList, labels: NDArray[np.int64] | None, loaded: Loaded, ledger: Ledger
 ) -> Validation:
-    """All images of the validation list, and the reference's logits on them."""
+    """All images of the validation list, and the reference's answers on them."""
     everything = tuple(range(len(listed)))
     stored, images, notes = load_images("validation images", listed, everything, labels, options, loaded, ledger)
-    logits, device = reference_logits(loaded, stored, images, options.threads, ledger)
-    return Validation(stored=stored, images=images, notes=notes, logits=logits, device=device)
+    vectors, device = None, ""
+    if loaded.info.head == Head.FEATURES:
+        device = _device_name(_device_kind())
+    else:
+        vectors, device = reference_vectors(loaded, stored, images, options.threads, ledger)
+    return Validation(stored=stored, images=images, notes=notes, vectors=vectors, device=device)
 
 
 def quantize(calibration: Calibration, recipe: Recipe, loaded: Loaded, threads: int, ledger: Ledger) -> Quantized:
@@ -260,7 +268,7 @@ def lower(
             target,
             precision,
             folder,
-            name=loaded.info.name,
+            name=loaded.info.file_stem,
             check_images=None if images is None else images.images.images[: lowering.CHECK_IMAGES],
         )
         return stages.write_artifact(artifact, folder)
@@ -275,7 +283,7 @@ def lower(
             precision,
             backend.code_version,
             backend.availability().versions,
-            loaded.info.name,
+            loaded.info.file_stem,
         )
         return stages.read_artifact(ledger.stage(task, "lower", inputs, build))
 
@@ -302,20 +310,30 @@ def _guarded(
         return replace(row, status=Status.FAILED, reason=str(error))
 
 
-def evaluate(row: ArtifactResult, validation: Validation, options: RunOptions, ledger: Ledger) -> ArtifactResult:
+def evaluate(
+    row: ArtifactResult, validation: Validation, loaded: Loaded, options: RunOptions, ledger: Ledger
+) -> ArtifactResult:
     from cspedge.devices.host import describe
-    from cspedge.evaluate.metrics import accuracy
+    from cspedge.evaluate.answers import judged, reference_answers, session_answers, streamed, vectors
     from cspedge.lowering import require
+
+    pixels = validation.images.images
 
     def step(row: ArtifactResult) -> ArtifactResult:
         artifact = row.artifact
         assert artifact is not None
         target = load_target(artifact.target)
-        task = f"validate {artifact.label}"
+        label = artifact.label
+        task = f"validate {label}"
 
         def build(folder: Path) -> Mapping[str, object]:
             session = api.open_session(artifact, threads=options.threads)
-            found = api.run_session(session, validation.images.images, artifact, ledger.ui.progress(task))
+            answer, whose, bar = session_answers(session, artifact), f"the artifact {label}", ledger.ui.progress(task)
+            if validation.vectors is None:
+                with reference_answers(loaded.reference(), options.threads) as expected:
+                    rows = streamed(expected, answer, loaded.info.outputs, pixels, whose=whose, progress=bar)
+                return stages.write_closeness(rows, session.evidence, folder)
+            found = vectors(answer, loaded.info.outputs[0], pixels, whose=whose, error=TargetError, progress=bar)
             return stages.write_evaluation(found, session.evidence, folder)
 
         backend = require(target)
@@ -327,47 +345,56 @@ def evaluate(row: ArtifactResult, validation: Validation, options: RunOptions, l
             backend.code_version,
             target.options,
             describe().isa,
+            f"{loaded.stored.digest} on {_device_kind()}" if validation.vectors is None else None,
         )
         stored = ledger.stage(task, "evaluate", inputs, build)
-        found = stages.read_array("logits", stored)
-        assert validation.images.labels is not None
-        evaluation = Evaluation(
-            logits=found,
-            accuracy=accuracy(found, validation.logits, validation.images.labels),
-            evidence=Evidence(stored.meta["evidence"]),
+        evidence = Evidence(stored.meta["evidence"])
+        if validation.vectors is None:
+            closeness = stages.read_closeness(stored)
+            return replace(
+                row, evaluation=Evaluation(vectors=None, accuracy=None, outputs=closeness, evidence=evidence)
+            )
+        found = stages.read_array("vectors", stored)
+        accuracy, closeness = judged(
+            loaded.info.outputs[0], Head(loaded.info.head), validation.vectors, found, validation.images.labels
         )
+        evaluation = Evaluation(vectors=found, accuracy=accuracy, outputs=closeness, evidence=evidence)
         return replace(row, evaluation=evaluation)
 
     return _guarded(row, step, options, ledger)
 
 
-def reference_logits(
+def reference_vectors(
     loaded: Loaded, stored_images: StoredObject, images: ImageSet, threads: int, ledger: Ledger
 ) -> tuple[NDArray[np.float32], str]:
-    # told without importing torch, so that a finished workspace is read in a second
-    kind = "cuda" if Path("/dev/nvidia0").exists() else "cpu"
+    """The reference's logits or embeddings, float32 [n, d], and the device they were computed on."""
 
     def build(folder: Path) -> Mapping[str, object]:
-        from cspedge.evaluate.metrics import check_logits
-
-        bar = ledger.ui.progress("reference logits")
-        found = api.reference_logits(loaded.reference(), images, threads=threads, progress=bar)
+        bar = ledger.ui.progress(task)
         try:
-            check_logits(found, "the fp32 reference's logits")
-        except TargetError as error:  # no target's fault
+            found = api.reference_logits(loaded.reference(), images, threads=threads, progress=bar)
+        except InputError as error:
             raise InputError(f"{error}; check the weights and that the images suit the model") from error
-        stages.write_array("logits", found, folder)
-        return {"device": _device_name()}
+        stages.write_array("vectors", found, folder)
+        return {"device": _device_name(api.reference_device_kind())}
 
-    inputs = stages.logits_inputs(loaded.stored.digest, stored_images.digest, kind, threads)
-    stored = ledger.stage("reference logits", "logits", inputs, build)
-    return stages.read_array("logits", stored), str(stored.meta["device"])
+    task = f"reference {loaded.info.outputs[0].name}"
+    inputs = stages.logits_inputs(loaded.stored.digest, stored_images.digest, _device_kind(), threads)
+    stored = ledger.stage(task, "logits", inputs, build)
+    return stages.read_array("vectors", stored), str(stored.meta["device"])
 
 
-def _device_name() -> str:
-    import torch
+def _device_kind() -> str:
+    """`cuda` or `cpu`, told without importing torch, so that a finished workspace is read in a second."""
+    return "cuda" if Path("/dev/nvidia0").exists() else "cpu"
 
+
+def _device_name(kind: str) -> str:
     from cspedge.devices.host import describe
+
+    if kind == "cpu":
+        return describe().cpu
+    import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else describe().cpu
 

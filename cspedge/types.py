@@ -24,6 +24,31 @@ class Precision(StrEnum):
         return self is not Precision.INT8
 
 
+class Head(StrEnum):
+    """What a model gives: class logits, every feature map, or the vector before the classifier."""
+
+    LOGITS = "logits"
+    FEATURES = "features"
+    EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One output of a model: a float32 tensor [n, *shape], channels first.
+
+    name: the same in every artifact; stride: input pixels from one position of a feature map to the next, None for
+    vectors.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    stride: int | None = None
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+
 class Status(StrEnum):
     """What became of one artifact."""
 
@@ -114,6 +139,22 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Closeness:
+    """How close one output of an artifact is to the reference's on n images (see `cspedge.evaluate.outputs`).
+
+    sqnr_db: over all values, None where both are equal bit for bit; cosine_mean, cosine_min: over images;
+    neighbour_agreement: share of images with the same nearest neighbour, embeddings only.
+    """
+
+    name: str
+    n: int
+    sqnr_db: float | None
+    cosine_mean: float
+    cosine_min: float
+    neighbour_agreement: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Single-image latency of one artifact on one device."""
 
@@ -147,7 +188,8 @@ class Artifact:
     """One lowered model on disk, loaded from its file and compared before it is one.
 
     path: a file, or a folder for formats that are folders; sha256 and bytes are those of `path`;
-    check_sqnr_db: against PT2E's answer to the same placed graph (None: equal); placement: in words.
+    outputs: their names, in order; check_sqnr_db: against PT2E's answer to the same placed graph, of the output that
+    is furthest off (None: equal); check_max_abs: the largest difference of any value there; placement: in words.
     """
 
     target: str
@@ -158,7 +200,9 @@ class Artifact:
     sha256: str
     placement: str
     audit: Audit | None
+    outputs: tuple[str, ...]
     check_sqnr_db: float | None
+    check_max_abs: float
     lower_s: float
 
     @property
@@ -168,10 +212,15 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One artifact's answers on a validation set. logits: float32 [n, classes]."""
+    """One artifact's answers on a validation set.
 
-    logits: NDArray[np.float32]
-    accuracy: Accuracy
+    vectors: its logits or embeddings, float32 [n, d], None for feature maps; accuracy: of logits on labelled images;
+    outputs: each output beside the reference's.
+    """
+
+    vectors: NDArray[np.float32] | None
+    accuracy: Accuracy | None
+    outputs: tuple[Closeness, ...]
     evidence: Evidence
 
 

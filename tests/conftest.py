@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a loaded machine drawing examples is slow too, which says nothing about the code.
+settings.register_profile("cspedge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cspedge")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

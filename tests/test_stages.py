@@ -16,7 +16,7 @@ from cspedge.models import source as sources
 from cspedge.quantize.observers import Observer
 from cspedge.stages import CODE
 from cspedge.store import Store
-from cspedge.types import Precision, Preprocess
+from cspedge.types import Head, Precision, Preprocess
 
 PREPROCESS = Preprocess(
     input_size=(3, 64, 64), crop_pct=1.0, crop_mode="center", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3
@@ -119,6 +119,12 @@ def test_recipes_change_the_key() -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_head_and_input_size_change_the_reference() -> None:
+    source = sources.resolve(None)
+    inputs = [(Head.LOGITS, None), (Head.EMBEDDING, None), (Head.FEATURES, None), (Head.LOGITS, 96)]
+    assert len({Store.key("reference", 1, stages.reference_inputs(source, *i)) for i in inputs}) == len(inputs)
+
+
 def test_weights_and_configuration_change_the_source(tmp_path: Path) -> None:
     import shutil
 
@@ -146,12 +152,13 @@ def test_weights_and_configuration_change_the_source(tmp_path: Path) -> None:
         {"sdk": {"onnxruntime": "2"}},
         {"options": {"x64quantprecision": False}},
         {"isa": ["avx2", "avx512_vnni"]},
+        {"reference": "r on cpu"},
     ],
 )
 def test_evaluation_keys(change: dict[str, Any]) -> None:
     base: dict[str, Any] = {
         "artifact": "a", "images": "i", "threads": 1, "sdk": {"onnxruntime": "1"}, "backend_code": 1,
-        "options": {}, "isa": ["avx2"],
+        "options": {}, "isa": ["avx2"], "reference": None,
     }  # fmt: skip
     assert stages.evaluate_inputs(**base) != stages.evaluate_inputs(**(base | change))
 

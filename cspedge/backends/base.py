@@ -56,12 +56,12 @@ class Readback:
 
 
 class Session(Protocol):
-    """A loaded artifact. Calls are single-image or batched; a runtime of batch 1 loops inside."""
+    """A loaded artifact; the manifest names its outputs. A runtime of batch 1 loops over the images inside."""
 
     evidence: Evidence
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """images: float32 [n, 3, H, W], RGB in [0, 1]; returns logits, float32 [n, classes]."""
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """images: float32 [n, 3, H, W], RGB in [0, 1]; returns each output, float32 [n, ...], in the model's order."""
         ...
 
 

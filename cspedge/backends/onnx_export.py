@@ -1,7 +1,7 @@
 """A placed graph as one self-contained ONNX file: checked, named after the model, the same bytes every time.
 
 ONNX Runtime ships this file; OpenVINO converts it (from its own placement). Batch 1, input `image` float32
-[1, 3, H, W] in [0, 1], output `logits` float32 [1, classes], opset 20.
+[1, 3, H, W] in [0, 1], outputs float32 under the model's names for them, opset 20.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import logging
 from typing import TYPE_CHECKING, Any
 
-from cspedge.backends.onnx_writer import INPUT, OPSET, OUTPUT, Unwritable, record_values, write
+from cspedge.backends.onnx_writer import INPUT, OPSET, Unwritable, record_values, write
 from cspedge.errors import TargetError
 from cspedge.quantize.graph import NAME
 from cspedge.quantize.ops import Role, op_name, role
@@ -89,7 +89,7 @@ def _exporter(model: PlacedModel, unknown: Unwritable, backend: str) -> onnx.Mod
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=list(model.outputs),
                 external_data=False,
                 verbose=False,
             )

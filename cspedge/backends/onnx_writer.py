@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cspedge.quantize.graph import NAME, tensor_of
+from cspedge.quantize.graph import NAME, output_nodes, tensor_of
 from cspedge.quantize.ops import module_path, op_name
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cspedge.quantize.placement import PlacedModel
 
-INPUT, OUTPUT = "image", "logits"
+INPUT = "image"
 OPSET, IR_VERSION = 20, 10
 
 
@@ -60,11 +60,12 @@ class Writer:
 
     def __init__(self, model: PlacedModel) -> None:
         self.graph = model.graph
+        self.outputs = model.outputs
         self.values = record_values(model)
         self.names: dict[fx.Node, Any] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
-        self._taken: set[str] = {INPUT, OUTPUT}
+        self._taken: set[str] = {INPUT, *model.outputs}
         self._current: fx.Node = next(iter(self.graph.graph.nodes))
 
     def model(self) -> onnx.ModelProto:
@@ -73,16 +74,15 @@ class Writer:
 
         for node in self.graph.graph.nodes:
             self._convert(node)
-        ends = next(n for n in self.graph.graph.nodes if n.op == "output").all_input_nodes
+        ends = dict(zip(self.outputs, output_nodes(self.graph), strict=True))
         start = next(n for n in self.graph.graph.nodes if n.op == "placeholder")
-        if len(ends) != 1:
-            raise Unwritable(ends[0])
-        self._nodes.append(helper.make_node("Identity", [self.names[ends[0]]], [OUTPUT], name=OUTPUT))
+        for name, end in ends.items():
+            self._nodes = _named(self._nodes, self.names[end], name)
         graph = helper.make_graph(
-            _without_last_identity(self._nodes),
+            self._nodes,
             "cspedge",
             [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, self.values[start])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, self.values[ends[0]])],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, self.values[end]) for name, end in ends.items()],
             initializer=self._initializers,
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
@@ -193,11 +193,12 @@ def _arguments(node: fx.Node) -> list[Any]:
     return arguments
 
 
-def _without_last_identity(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Lets the op that makes the logits carry the output's name, where nothing else reads it."""
-    last, source = nodes[-1], nodes[-1].input[0]
-    makers = [n for n in nodes[:-1] if source in n.output]
-    if len(makers) != 1 or any(source in n.input for n in nodes[:-1]):
-        return nodes
-    makers[0].output[list(makers[0].output).index(source)] = last.output[0]
-    return nodes[:-1]
+def _named(nodes: list[onnx.NodeProto], source: str, output: str) -> list[onnx.NodeProto]:
+    """Gives the value `source` the name of an output: by its maker where nothing else reads it, else by an Identity."""
+    from onnx import helper
+
+    makers = [n for n in nodes if source in n.output]
+    if len(makers) != 1 or any(source in n.input for n in nodes):
+        return [*nodes, helper.make_node("Identity", [source], [output], name=output)]
+    makers[0].output[list(makers[0].output).index(source)] = output
+    return nodes

@@ -32,15 +32,15 @@ class OnnxRuntimeSession:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """images: float32 [n, 3, H, W] in [0, 1] -> logits float32 [n, classes]."""
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """images: float32 [n, 3, H, W] in [0, 1] -> each output float32 [n, ...]."""
         import numpy as np
 
-        from cspedge.backends.onnx_writer import INPUT, OUTPUT
+        from cspedge.backends.onnx_writer import INPUT
 
         batch = np.ascontiguousarray(images, np.float32)
-        rows = [self._session.run([OUTPUT], {INPUT: batch[i : i + 1]})[0] for i in range(len(batch))]
-        return np.concatenate(rows)
+        rows = [self._session.run(None, {INPUT: batch[i : i + 1]}) for i in range(len(batch))]
+        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
 
 class OnnxRuntimeBackend:

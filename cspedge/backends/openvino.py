@@ -47,14 +47,18 @@ class OpenVinoSession:
 
     def __init__(self, compiled: Any) -> None:
         self._request = compiled.create_infer_request()
+        self._count = len(compiled.outputs)
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """images: float32 [n, 3, H, W] in [0, 1] -> logits float32 [n, classes]."""
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """images: float32 [n, 3, H, W] in [0, 1] -> each output float32 [n, ...]."""
         import numpy as np
 
         batch = np.ascontiguousarray(images, np.float32)
-        rows = [self._request.infer([batch[i : i + 1]], share_inputs=True)[0] for i in range(len(batch))]
-        return np.concatenate(rows)
+        rows = []
+        for i in range(len(batch)):
+            found = self._request.infer([batch[i : i + 1]], share_inputs=True)
+            rows.append([found[index] for index in range(self._count)])
+        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
 
 class OpenVinoBackend:
@@ -161,14 +165,20 @@ def _simulate(options: Mapping[str, object]) -> bool:
 def _share_dequantize(proto: onnx.ModelProto) -> None:
     """One dequantize node for all readers of a quantized tensor: each would become a FakeQuantize of its own, and a
     tensor with two of those leaves the convolution as float and is quantized twice."""
+    from onnx import helper
+
     first: dict[str, str] = {}
     same: dict[str, str] = {}
+    outputs = {o.name for o in proto.graph.output}
     kept = []
     for node in proto.graph.node:
         for position, name in enumerate(node.input):
             node.input[position] = same.get(name, name)
         if node.op_type == "DequantizeLinear" and node.input[0] in first:
-            same[node.output[0]] = first[node.input[0]]
+            source, name = first[node.input[0]], node.output[0]
+            if name in outputs:
+                kept.append(helper.make_node("Identity", [source], [name], name=name))
+            same[name] = source
             continue
         if node.op_type == "DequantizeLinear":
             first[node.input[0]] = node.output[0]

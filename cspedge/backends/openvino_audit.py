@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cspedge.backends.onnx_export import compute_ops, multiply_accumulates
-from cspedge.backends.onnx_writer import OUTPUT
 from cspedge.devices.host import describe, saturates_u8s8
-from cspedge.quantize.graph import NAME
+from cspedge.quantize.graph import NAME, output_nodes
 from cspedge.types import Audit
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def audit(compiled: Any, model: PlacedModel) -> Audit:
 def _int8_ops(runtime: Any, model: PlacedModel) -> dict[str, bool]:
     """Name of each calculating op that is left, in the plugin's order, and whether it takes u8 or i8."""
     known = set(compute_ops(model))
-    last = next(n for n in model.graph.graph.nodes if n.op == "output").all_input_nodes[0]
+    ends = {o: str(n.meta.get(NAME, "")) for o, n in zip(model.outputs, output_nodes(model.graph), strict=True)}
     found: dict[str, bool] = {}
     for op in runtime.get_ordered_ops():
         if _info(op, "layerType") in MOVES:
@@ -50,17 +50,17 @@ def _int8_ops(runtime: Any, model: PlacedModel) -> dict[str, bool]:
         calculating = [n for n in names if not re.search(r"\.dq(#\d+)?(_\d+)?$|/Dequantization", n)]
         if not calculating:
             continue  # quantizes, and nothing else
-        bases = [_base(n, str(last.meta.get(NAME, ""))) for n in calculating]
-        ops = [b for b in bases if b in known] or [b for n in names if (b := _base(n, "")) in known]
+        bases = [_base(n, ends) for n in calculating]
+        ops = [b for b in bases if b in known] or [b for n in names if (b := _base(n, {})) in known]
         for name in ops:
             found[name] = found.get(name, False) or _info(op, "runtimePrecision") in {"u8", "i8"}
     return found
 
 
-def _base(name: str, last: str) -> str:
+def _base(name: str, ends: Mapping[str, str]) -> str:
     name = name.partition("/")[0]
-    if name == OUTPUT:
-        return last
+    if name in ends:
+        return ends[name]
     return re.sub(r"(\.(dq|product|bias|pool|sigmoid|\d+)(#\d+)?)+(_\d+)?$", "", name)
 
 

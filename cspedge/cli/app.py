@@ -10,7 +10,7 @@ import typer
 
 from cspedge.cli import options as opt
 from cspedge.cli.console import ConsoleUi, print_json, quiet_stdout, report_table, stdout_console
-from cspedge.errors import CspedgeError, UsageError
+from cspedge.errors import CspedgeError
 from cspedge.options import Upto
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
     def command(
         model: opt.Model = None,
         weights: opt.Weights = None,
+        head: opt.Head = None,
+        img_size: opt.ImgSize = None,
         calib: opt.Calib = None,
         val: opt.Val = None,
         workspace: opt.Workspace = None,
@@ -126,6 +128,8 @@ def quantize(
     model: opt.Model = None,
     int8: Annotated[bool, typer.Option("--int8", help="int8 weights and activations (what there is).")] = True,
     weights: opt.Weights = None,
+    head: opt.Head = None,
+    img_size: opt.ImgSize = None,
     calib: opt.Calib = None,
     workspace: opt.Workspace = None,
     out: opt.Out = None,
@@ -155,8 +159,9 @@ def export(
     model: opt.Model = None,
     target: opt.Targets = None,
     precision: opt.Precisions = None,
-    head: Annotated[str, typer.Option(help="What the artifact gives: logits.")] = "logits",
     weights: opt.Weights = None,
+    head: opt.Head = None,
+    img_size: opt.ImgSize = None,
     calib: opt.Calib = None,
     workspace: opt.Workspace = None,
     out: opt.Out = None,
@@ -168,8 +173,6 @@ def export(
     json: opt.Json = False,
 ) -> int:
     """Lower to one or more targets; each artifact is loaded from its file, run and compared."""
-    if head != "logits":
-        raise UsageError(f"unknown head {head!r}; known: logits")
     outcome = _execute(_given(locals()), Upto.LOWER, config=config, continues=True, as_json=json)
     rows = [
         {
@@ -202,7 +205,7 @@ _register_whole("report", Upto.BENCH, "Write report.json and report.html, runnin
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if k not in {"config", "json", "head", "int8"}}
+    return {k: v for k, v in values.items() if k not in {"config", "json", "int8"}}
 
 
 def _register() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,10 @@ Model = Annotated[
     typer.Argument(help="timm name, local-dir:PATH, or nothing: the built-in digits model.", metavar="MODEL"),
 ]
 Weights = Annotated[str | None, typer.Option(help="Weights that replace the model's own (.safetensors or .pth).")]
+Head = Annotated[str | None, typer.Option(help="logits, features (every level) or embedding. [default: logits]")]
+ImgSize = Annotated[
+    int | None, typer.Option(help="Pixels on a side, as timm overrides it. [default: the model's own]", min=1)
+]
 Calib = Annotated[str | None, typer.Option(help="Folder of images to calibrate on.", metavar="DIR")]
 Val = Annotated[
     str | None, typer.Option(help="Labelled folder to validate on: one subfolder per class.", metavar="DIR")
@@ -43,7 +48,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 
 DEFAULT_WORKSPACE = ".cspedge"
 LAST = "last.json"
-CONTINUED = ("model", "weights", "calib", "val", "recipe", "calib_images", "allow_overlap", "seed")
+CONTINUED = ("model", "weights", "head", "img_size", "calib", "val", "recipe", "calib_images", "allow_overlap", "seed")
 
 
 def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tuple[RunOptions, str | None]:
@@ -73,6 +78,8 @@ def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tupl
             message = f"continuing with {last['model']} as in {workspace / LAST}; give MODEL to choose another"
     targets = tuple(merged.pop("target", ()))
     precisions = tuple(_precision(p) for p in merged.pop("precision", ()))
+    if "head" in merged:
+        merged["head"] = _head(merged["head"])
     out = Path(merged.pop("out", "cspedge-out"))
     options = RunOptions(workspace=workspace, out=out, targets=targets, precisions=precisions, **merged)
     assert all(isinstance(p, Precision) for p in options.precisions)
@@ -109,9 +116,20 @@ def _last(workspace: Path) -> dict[str, Any] | None:
 
 
 def _precision(text: str) -> Any:
-    from cspedge.errors import unknown
     from cspedge.types import Precision
 
-    if text not in {p.value for p in Precision}:
-        raise unknown("precision", text, [p.value for p in Precision])
-    return Precision(text)
+    return _member(Precision, "precision", text)
+
+
+def _head(text: str) -> Any:
+    from cspedge.types import Head
+
+    return _member(Head, "head", text)
+
+
+def _member(words: type[StrEnum], what: str, text: str) -> Any:
+    from cspedge.errors import unknown
+
+    if text not in {w.value for w in words}:
+        raise unknown(what, text, [w.value for w in words])
+    return words(text)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspedge.errors import InputError
+from cspedge.errors import InputError, unknown
+from cspedge.models import mmpretrain
+from cspedge.models.heads import Compute, params_of, with_head
 from cspedge.models.source import LOCAL, ModelSource, resolve
-from cspedge.types import Preprocess
+from cspedge.types import Head, Output, Preprocess
 
 if TYPE_CHECKING:
     import torch
@@ -26,29 +28,48 @@ class ReferenceInfo:
     params: int
     num_classes: int
     labels: tuple[str, ...]
+    outputs: tuple[Output, ...]
     preprocess: Preprocess
     trained_on: dict[str, Any] | None
+
+    @property
+    def file_stem(self) -> str:
+        """How files of this model and head are called, before the precision."""
+        return self.name if self.head == Head.LOGITS else f"{self.name}.{self.head}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A loaded reference. module: eval mode, float32 [n, 3, H, W] RGB in [0, 1] -> logits float32 [n, classes]."""
+    """A loaded reference.
+
+    module: eval mode, float32 [n, 3, H, W] RGB in [0, 1] -> float32 [n, *shape] of `info.outputs`, a tuple of them
+    for the head `features`.
+    """
 
     info: ReferenceInfo
     module: nn.Module
 
 
-def load_reference(model: str | None = None, *, weights: str | None = None) -> Reference:
+def load_reference(
+    model: str | None = None,
+    *,
+    weights: str | None = None,
+    head: Head | str = Head.LOGITS,
+    img_size: int | None = None,
+) -> Reference:
     """Loads a classifier without executing code from its files.
 
-    model: a timm name, `local-dir:PATH`, or None for the built-in digits model; weights: a file that replaces the
-    model's own. Raises UsageError for an unknown name, InputError for weights that are missing, damaged, of another
-    architecture, or not finite.
+    model: a timm name, `local-dir:PATH`, `mmpretrain:NAME`, or None for the built-in digits model; weights: a file
+    that replaces the model's own; head: what it gives; img_size: pixels on a side instead of the model's own input
+    size, as timm overrides it. Raises UsageError for an unknown name or head, InputError for weights that are missing,
+    damaged, of another architecture, or not finite.
     """
-    return load(resolve(model, weights))
+    if head not in set(Head):
+        raise unknown("head", head, tuple(Head))
+    return load(resolve(model, weights), head=Head(head), img_size=img_size)
 
 
-def load(source: ModelSource) -> Reference:
+def load(source: ModelSource, *, head: Head = Head.LOGITS, img_size: int | None = None) -> Reference:
     """`load_reference` for a source that was resolved before."""
     import timm
 
@@ -56,6 +77,9 @@ def load(source: ModelSource) -> Reference:
     from cspedge.models.preprocess import resolve as resolve_preprocess
 
     name = f"{LOCAL}{source.folder}" if source.folder is not None else source.name
+    if source.checkpoint is not None:  # its own name is none of timm's
+        name = source.architecture
+    options: dict[str, Any] = {}
     if source.weights is None:
         model = _from_hub(name)
     else:
@@ -64,11 +88,16 @@ def load(source: ModelSource) -> Reference:
         classes = None if source.config else _classes_of(state, name)
         if classes is not None:
             options["num_classes"] = classes
+        if source.checkpoint is not None:
+            options["pretrained_cfg"] = mmpretrain.pretrained_cfg(source.checkpoint)
         model = timm.create_model(name, pretrained=False, **options)
         _load_state(model, state, source)
     model.eval()
     traits: Any = model  # timm sets these on every model; nn.Module's type does not know them
-    preprocess = resolve_preprocess(traits.pretrained_cfg)
+    preprocess = resolve_preprocess(traits.pretrained_cfg, img_size=img_size)
+    network, compute, outputs = with_head(
+        model, head, lambda more: timm.create_model(name, **options, **more), preprocess.input_size
+    )
     classes = int(traits.num_classes)
     digest = source.weights_sha256 or sha256_bytes(
         b"".join(k.encode() + v.detach().contiguous().numpy().tobytes() for k, v in sorted(model.state_dict().items()))
@@ -76,18 +105,19 @@ def load(source: ModelSource) -> Reference:
     info = ReferenceInfo(
         name=source.name,
         architecture=source.architecture,
-        head="logits",
+        head=str(head),
         weights_sha256=digest,
-        params=sum(p.numel() for p in model.parameters()),
+        params=params_of(network, head),
         num_classes=classes,
         labels=_labels(source, model, classes),
+        outputs=outputs,
         preprocess=preprocess,
         trained_on=_provenance(source),
     )
-    return Reference(info=info, module=_normalised(model, preprocess))
+    return Reference(info=info, module=_normalised(network, compute, preprocess))
 
 
-def _normalised(model: nn.Module, preprocess: Preprocess) -> nn.Module:
+def _normalised(model: nn.Module, compute: Compute, preprocess: Preprocess) -> nn.Module:
     """The model behind its own normalisation; names of inner modules keep the prefix `model.`."""
     import torch
     from torch import nn
@@ -102,8 +132,8 @@ def _normalised(model: nn.Module, preprocess: Preprocess) -> nn.Module:
             self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1))
             self.register_buffer("factor", 1.0 / torch.tensor(preprocess.std).view(1, 3, 1, 1))
 
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return self.model((image - self.mean) * self.factor)  # type: ignore[no-any-return]
+        def forward(self, image: torch.Tensor) -> Any:
+            return compute(self.model, (image - self.mean) * self.factor)
 
     return Normalised().eval()
 
@@ -134,7 +164,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(mmpretrain.metadata()):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, zipfile and pickle raise many types; all mean an unusable file
         first = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError(
@@ -167,7 +198,9 @@ def _load_state(model: nn.Module, state: dict[str, torch.Tensor], source: ModelS
     import torch
 
     assert source.weights is not None
-    wanted = model.state_dict()
+    own = model.state_dict()
+    in_file = {k: mmpretrain.parameter_name(k, source.checkpoint) if source.checkpoint else k for k in own}
+    wanted = {in_file[k]: v for k, v in own.items()}
     optional = {k for k in wanted if k.endswith("num_batches_tracked")}
     problems = [f"missing {k}" for k in wanted if k not in state and k not in optional]
     problems += [f"left over {k}" for k in state if k not in wanted]
@@ -189,7 +222,8 @@ def _load_state(model: nn.Module, state: dict[str, torch.Tensor], source: ModelS
             f"weights file {source.weights.name!r} has NaN or infinite values in {', '.join(bad[:4])}{more}; "
             "take a checkpoint from before the training diverged"
         )
-    model.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, strict=False)
+    found = {k: state[name].to(own[k].dtype) for k, name in in_file.items() if name in state}
+    model.load_state_dict(found, strict=False)
 
 
 def _labels(source: ModelSource, model: nn.Module, classes: int) -> tuple[str, ...]:

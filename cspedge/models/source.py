@@ -1,17 +1,19 @@
 """Where a model's weights come from, resolved without loading them: enough for a cache key.
 
-MODEL is a timm name (`lcnet_050.ra2_in1k`), a `local-dir:PATH` in timm's hub layout, or nothing: the built-in.
+MODEL is a timm name (`lcnet_050.ra2_in1k`), a `local-dir:PATH` in timm's hub layout, an `mmpretrain:NAME` with a
+weights file, or nothing: the built-in.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cspedge.digest import sha256_file, sha256_json
 from cspedge.errors import InputError, UsageError
+from cspedge.models import mmpretrain
 
 LOCAL = "local-dir:"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -23,7 +25,8 @@ class ModelSource:
     """A model that was named, with the digest of what it names.
 
     name: what reports call it; architecture: timm's entry point; weights: the file, or None for timm's hub;
-    config: the parsed config.json of a local folder, or None; digest: of weights file and configuration.
+    config: the parsed config.json of a local folder, or None; checkpoint: which of mmpretrain's it is, or None;
+    digest: of weights file and configuration.
     """
 
     name: str
@@ -33,6 +36,7 @@ class ModelSource:
     config: dict[str, Any] | None
     digest: str
     weights_sha256: str | None
+    checkpoint: mmpretrain.Checkpoint | None = None
 
 
 def resolve(model: str | None, weights: str | None = None) -> ModelSource:
@@ -43,6 +47,8 @@ def resolve(model: str | None, weights: str | None = None) -> ModelSource:
         return _from_folder(builtin_path(), weights)
     if model.startswith(LOCAL):
         return _from_folder(Path(model.removeprefix(LOCAL)).expanduser(), weights)
+    if model.startswith(mmpretrain.PREFIX):
+        return _from_mmpretrain(model, weights)
     return _from_name(model, weights)
 
 
@@ -101,7 +107,9 @@ def _from_name(model: str, weights: str | None) -> ModelSource:
 
     architecture = model.partition(".")[0]
     if "/" in model or ":" in model:
-        raise UsageError(f"unknown model {model!r}; give a timm name (see `cspedge models`) or local-dir:PATH")
+        raise UsageError(
+            f"unknown model {model!r}; give a timm name (see `cspedge models`), local-dir:PATH or mmpretrain:NAME"
+        )
     if not timm.is_model(architecture):
         import difflib
 
@@ -124,4 +132,22 @@ def _from_name(model: str, weights: str | None) -> ModelSource:
         config=None,
         digest=sha256_json({"weights": digest, "name": model, "timm": timm.__version__}),
         weights_sha256=digest,
+    )
+
+
+def _from_mmpretrain(model: str, weights: str | None) -> ModelSource:
+    import timm
+
+    checkpoint = mmpretrain.find(model, weights)
+    file = _weights_file(str(weights))
+    digest = sha256_file(file)
+    return ModelSource(
+        name=checkpoint.name,
+        architecture=checkpoint.architecture,
+        folder=None,
+        weights=file,
+        config=None,
+        digest=sha256_json({"weights": digest, "mmpretrain": asdict(checkpoint), "timm": timm.__version__}),
+        weights_sha256=digest,
+        checkpoint=checkpoint,
     )

@@ -6,6 +6,7 @@ Every rewrite here is exact in real arithmetic; `prepare` measures what rounding
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import InputError, TargetError
@@ -19,33 +20,58 @@ NAME = "cspedge_name"  # key in node.meta: the tensor's name in encodings.json
 MAX_BATCH = 4096
 
 
-def prepare(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule:
+def prepare(
+    module: nn.Module, input_shape: tuple[int, int, int], outputs: Sequence[str] = ("logits",)
+) -> fx.GraphModule:
     """Exports `module` (eval mode, input float32 [n, 3, H, W]) and rewrites it for quantization.
 
-    The result takes any batch size, holds one float32 weight and bias per convolution and linear, and names every
-    tensor in `node.meta[NAME]`. Raises TargetError where torch.export cannot trace the model, and InputError where
-    the rewritten graph does not reproduce the model (relative error above 1e-3).
+    outputs: names of what the module gives, in order. The result takes any batch size, holds one float32 weight and
+    bias per convolution and linear, and names every tensor in `node.meta[NAME]`. Raises TargetError where torch.export
+    cannot trace the model, and InputError where the rewritten graph does not reproduce the model (relative error above
+    1e-3 in any output).
     """
     import torch
 
     example = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = module(example)
+        expected = as_tuple(module(example))
         graph = _export(module, example)
         _functionalise(graph)
         _fold_batch_norm(graph)
         _linear_hardsigmoid(graph)
         _drop_unused(graph)
-        found = graph(example)
-    scale = float(expected.abs().max()) or 1.0
-    error = float((found - expected).abs().max()) / scale
-    if not error < 1e-3:
-        raise InputError(
-            f"the prepared graph differs from the model by {error:.2e} of its largest logit; "
-            "the weights are too extreme for batch-norm folding: check them for huge or vanishing variances"
-        )
+        found = as_tuple(graph(example))
+    for name, wanted, got in zip(outputs, expected, found, strict=True):
+        error = float((got - wanted).abs().max()) / (float(wanted.abs().max()) or 1.0)
+        if not error < 1e-3:
+            raise InputError(
+                f"the prepared graph differs from the model by {error:.2e} of the largest value of its {name}; "
+                "the weights are too extreme for batch-norm folding: check them for huge or vanishing variances"
+            )
     name_tensors(graph)
+    _output(graph).meta[NAME] = tuple(outputs)
     return graph
+
+
+def as_tuple(result: Any) -> tuple[torch.Tensor, ...]:
+    """A model's result as a tuple of its outputs."""
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def _output(graph: fx.GraphModule) -> fx.Node:
+    found: fx.Node = next(n for n in graph.graph.nodes if n.op == "output")
+    return found
+
+
+def output_nodes(graph: fx.GraphModule) -> tuple[fx.Node, ...]:
+    """The node behind each output, in order; one node may stand behind several."""
+    return as_tuple(arg(_output(graph), 0))  # type: ignore[return-value]
+
+
+def output_names(graph: fx.GraphModule) -> tuple[str, ...]:
+    """Names of the outputs, in order, as `prepare` was told."""
+    found: tuple[str, ...] = _output(graph).meta[NAME]
+    return found
 
 
 def _export(module: nn.Module, example: torch.Tensor) -> fx.GraphModule:

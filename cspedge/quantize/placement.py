@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import TargetError, UsageError
 from cspedge.quantize.encodings import QMAX, QMIN, WMAX, WMIN, Encoding, Encodings, WeightEncoding
-from cspedge.quantize.graph import NAME, set_tensor, tensor_of, weighted_nodes
+from cspedge.quantize.graph import (
+    NAME,
+    as_tuple,
+    output_names,
+    output_nodes,
+    set_tensor,
+    tensor_of,
+    weighted_nodes,
+)
 from cspedge.quantize.ops import Role, arg, module_path, op_name, role
 
 if TYPE_CHECKING:
@@ -26,7 +34,8 @@ class Placement:
 
     fuse: activations that run inside the op before them, so that one quantizer stands after both;
     activation_dtype: int8, or uint8 (the same codes plus 128); quantize_output: whether the logits are quantized
-    too; one_user: a dequantize node for each consumer rather than one for all.
+    too (feature maps always are: the convolutions after them read the same numbers); one_user: a dequantize node for
+    each consumer rather than one for all.
     """
 
     fuse: tuple[str, ...] = ()
@@ -46,7 +55,7 @@ class Placement:
 class QuantizedModel:
     """The fp32 graph, one set of encodings, and the integer weights they describe.
 
-    graph: batch-dynamic GraphModule, float32 [n, 3, H, W] in [0, 1] -> logits; integer_weights: int8 tensors in
+    graph: batch-dynamic GraphModule, float32 [n, 3, H, W] in [0, 1] -> its outputs; integer_weights: int8 tensors in
     torch's layout, by tensor name.
     """
 
@@ -69,6 +78,11 @@ class PlacedModel:
     weights: Mapping[str, torch.Tensor]
     encodings: Encodings | None
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return output_names(self.graph)
+
     def example(self) -> torch.Tensor:
         """A float32 [1, 3, H, W] tensor in [0, 1], always the same."""
         import torch
@@ -85,13 +99,12 @@ class PlacedModel:
         except Exception as error:  # torch.export raises many types
             raise TargetError(f"torch.export cannot re-trace the placed graph: {error}") from error
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """PT2E's answer: the placed graph in eager torch, float32 [n, 3, H, W] -> [n, classes]."""
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """PT2E's answer: the placed graph in eager torch, float32 [n, 3, H, W] -> each output [n, ...]."""
         import torch
 
         with torch.no_grad():
-            result = self.graph(images)
-        return result[0] if isinstance(result, (tuple, list)) else result  # type: ignore[no-any-return]
+            return as_tuple(self.graph(images))
 
 
 def place_float(graph: fx.GraphModule, input_shape: tuple[int, int, int]) -> PlacedModel:
@@ -130,16 +143,23 @@ def place(model: QuantizedModel, placement: Placement) -> PlacedModel:
 def chosen_tensors(graph: fx.GraphModule, placement: Placement) -> frozenset[str]:
     """Names of the tensors that `placement` quantizes."""
     chosen = set()
-    outputs = {id(n) for n in next(n for n in graph.graph.nodes if n.op == "output").all_input_nodes}
+    outputs = set(output_nodes(graph))
     for node in graph.graph.nodes:
         if NAME not in node.meta or node.op == "output":
             continue
         is_quantizable = node.op == "placeholder" or role(node) is not Role.FLOAT
         is_list = isinstance(node.meta.get("val"), (list, tuple))
         skipped = _fused_into_next(node, placement) or _inside_affine_chain(node) or is_list
-        if is_quantizable and not skipped and (id(node) not in outputs or placement.quantize_output):
+        left_float = node in outputs and _only_read_outside(node) and not placement.quantize_output
+        if is_quantizable and not skipped and not left_float:
             chosen.add(node.meta[NAME])
     return frozenset(chosen)
+
+
+def _only_read_outside(node: fx.Node) -> bool:
+    """Whether a vector goes to the user alone. A feature map never counts as such."""
+    value: Any = node.meta.get("val")
+    return value.dim() != 4 and all(user.op == "output" for user in node.users)
 
 
 def _fused_into_next(node: fx.Node, placement: Placement) -> bool:

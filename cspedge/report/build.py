@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cspedge.types import ArtifactResult, Evaluation, Evidence, ImageSet, Precision, Status
+from cspedge.types import ArtifactResult, Evidence, Head, ImageSet, Precision, Status
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ EMULATED = (
 def build_report(
     info: ReferenceInfo,
     *,
-    logits: NDArray[np.float32],
+    vectors: NDArray[np.float32] | None,
     labels: NDArray[np.int64] | None,
     validation: dict[str, Any] | None,
     calibration: dict[str, Any] | None,
@@ -35,15 +35,14 @@ def build_report(
 ) -> dict[str, Any]:
     """The report as plain JSON values, checked against the schema.
 
-    logits: the reference's, float32 [n, classes]; labels: int64 [n]; budgets: by target, in the verdict's words.
+    vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; budgets:
+    by target, in the verdict's words.
     """
     from cspedge.devices.host import environment
-    from cspedge.evaluate.metrics import agreement_matrix
     from cspedge.models.preprocess import manifest
-    from cspedge.report.schema import REFERENCE, validate
+    from cspedge.report.schema import validate
 
     env = environment()
-    evaluated = {REFERENCE: logits} | {r.label: r.evaluation.logits for r in results if r.evaluation is not None}
     report = {
         "schema": 1,
         "model": {
@@ -54,13 +53,14 @@ def build_report(
             "params": info.params,
             "num_classes": info.num_classes,
             "labels": list(info.labels) or None,
+            "outputs": [{"name": o.name, "shape": list(o.shape), "stride": o.stride} for o in info.outputs],
             "preprocess": manifest(info.preprocess),
         },
-        "reference": _reference(info, logits, labels, reference_device or env["cpu"]),
+        "reference": _reference(info, vectors, labels, validation, reference_device or env["cpu"]),
         "calibration": calibration,
         "validation": validation,
         "artifacts": [artifact_entry(r, (budgets or {}).get(r.target, {})) for r in results],
-        "agreement": agreement_matrix(evaluated) if len(evaluated) > 1 else [],
+        "agreement": _agreement(info, vectors, results),
         "environment": env,
         "stages": [dict(s) for s in stages],
         "notes": [*notes, *_saturation_note(results, env)],
@@ -70,23 +70,39 @@ def build_report(
 
 
 def _reference(
-    info: ReferenceInfo, logits: NDArray[np.float32], labels: NDArray[np.int64] | None, device: str
+    info: ReferenceInfo,
+    vectors: NDArray[np.float32] | None,
+    labels: NDArray[np.int64] | None,
+    validation: Mapping[str, Any] | None,
+    device: str,
 ) -> dict[str, Any]:
+    """The reference's own figures; accuracy is of logits alone."""
     from cspedge.errors import InputError
     from cspedge.evaluate.metrics import accuracy
 
-    if labels is None:
+    entry: dict[str, Any] = {"precision": "fp32", "device": device, "trained_on": info.trained_on}
+    if info.head != Head.LOGITS:
+        n = validation["n"] if validation is not None else 0
+        return entry | {"top1": None, "top5": None, "macro_top1": None, "n": n}
+    if labels is None or vectors is None:
         raise InputError("a report needs labelled validation images; give a folder with one subfolder per class")
-    found = accuracy(logits, logits, labels)
-    return {
-        "precision": "fp32",
-        "device": device,
-        "top1": found.top1,
-        "top5": found.top5,
-        "macro_top1": found.macro_top1,
-        "n": found.n,
-        "trained_on": info.trained_on,
-    }
+    found = accuracy(vectors, vectors, labels)
+    return entry | {"top1": found.top1, "top5": found.top5, "macro_top1": found.macro_top1, "n": found.n}
+
+
+def _agreement(
+    info: ReferenceInfo, vectors: NDArray[np.float32] | None, results: Sequence[ArtifactResult]
+) -> list[dict[str, Any]]:
+    """Every pair of artifacts, the reference among them; nothing for feature maps, which are not kept."""
+    from cspedge.evaluate.metrics import agreement_matrix
+    from cspedge.evaluate.outputs import neighbour_matrix
+    from cspedge.report.schema import REFERENCE
+
+    found = {r.label: r.evaluation.vectors for r in results if r.evaluation is not None}
+    evaluated = {label: v for label, v in {REFERENCE: vectors, **found}.items() if v is not None}
+    if len(evaluated) < 2:
+        return []
+    return agreement_matrix(evaluated) if info.head == Head.LOGITS else neighbour_matrix(evaluated)
 
 
 def images_entry(images: ImageSet) -> dict[str, Any]:
@@ -122,7 +138,9 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "placement": artifact.placement if artifact else None,
         "evidence": str(evidence),
         "evidence_detail": EMULATED if evidence is Evidence.REFERENCE_EXECUTOR else None,
-        "accuracy": _accuracy(evaluation),
+        "accuracy": None if evaluation is None or evaluation.accuracy is None else _plain(asdict(evaluation.accuracy)),
+        "outputs": [] if evaluation is None else [asdict(row) for row in evaluation.outputs],
+        "pt2e": {"sqnr_db": artifact.check_sqnr_db, "max_abs_diff": artifact.check_max_abs} if artifact else None,
         "latency": _plain(asdict(result.latency)) if result.latency else None,
         "audit": _audit(result),
         "lower_s": artifact.lower_s if artifact else None,
@@ -130,10 +148,6 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
     }
     verdict, reasons = judge(entry, budget)
     return entry | {"verdict": str(verdict), "reasons": reasons}
-
-
-def _accuracy(evaluation: Evaluation | None) -> dict[str, Any] | None:
-    return None if evaluation is None else _plain(asdict(evaluation.accuracy))
 
 
 def _audit(result: ArtifactResult) -> dict[str, Any] | None:

@@ -147,6 +147,15 @@ def opened(required: Mapping[str, Check]) -> Check:
     return check
 
 
+def either(first: Check, second: Check, *, by: str) -> Check:
+    """`first` for an object with the key `by`, `second` for any other value."""
+
+    def check(value: Any, where: str) -> None:
+        (first if isinstance(value, dict) and by in value else second)(value, where)
+
+    return check
+
+
 def any_json(value: Any, where: str) -> None:
     if isinstance(value, dict):
         opened({})(value, where)

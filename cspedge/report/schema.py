@@ -58,6 +58,11 @@ def validate(report: Any) -> None:
         if labels.index(labels[index]) != index:
             raise checks.wrong(where, f"repeats {labels[index]!r}", "one artifact per target and precision")
         _artifact_rules(artifact, where)
+    names = [output["name"] for output in report["model"]["outputs"]]
+    for index, artifact in enumerate(report["artifacts"]):
+        found = [row["name"] for row in artifact["outputs"]]
+        if found and found != names:
+            raise checks.wrong(f"artifacts[{index}].outputs", f"names {found}", f"the model's outputs {names}")
     for index, pair in enumerate(report["agreement"]):
         for side in ("a", "b"):
             if pair[side] not in labels and pair[side] != REFERENCE:
@@ -68,9 +73,9 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
     """What one field of an artifact demands of another."""
     ok, not_run = artifact["status"] == Status.OK, artifact["evidence"] == Evidence.NOT_RUN
     if not ok:
-        for key in ("accuracy", "latency", "audit"):
-            if artifact[key] is not None:
-                raise checks.wrong(f"{where}.{key}", f"is given though status is {artifact['status']!r}", "null")
+        for key in ("accuracy", "outputs", "latency", "audit"):
+            if artifact[key]:
+                raise checks.wrong(f"{where}.{key}", f"is given though status is {artifact['status']!r}", "nothing")
         if not artifact["reason"]:
             raise checks.wrong(f"{where}.reason", "is empty", f"a sentence, since status is {artifact['status']!r}")
         if not not_run:
@@ -85,9 +90,9 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
     for key in ("path", "bytes", "sha256"):
         if artifact[key] is None:
             raise checks.wrong(f"{where}.{key}", "is null", "a value, since status is 'ok'")
-    if (artifact["accuracy"] is None) != not_run:
+    if (not artifact["outputs"]) != not_run:
         raise checks.wrong(
-            f"{where}.accuracy", f"does not fit evidence {artifact['evidence']!r}", "null exactly for 'not-run'"
+            f"{where}.outputs", f"does not fit evidence {artifact['evidence']!r}", "empty exactly for 'not-run'"
         )
     latency = artifact["latency"]
     if latency is not None and not latency["p50_ms"] <= latency["p90_ms"] <= latency["p99_ms"]:
@@ -135,6 +140,17 @@ _LATENCY = checks.closed(
         "speedup_ci95": checks.or_null(checks.interval(0, math.inf)),
     }
 )
+# One output of an artifact beside the reference's; sqnr_db null: equal bit for bit; neighbours are for embeddings.
+_CLOSENESS = checks.closed(
+    {
+        "name": checks.name,
+        "n": checks.count,
+        "sqnr_db": checks.or_null(checks.number()),
+        "cosine_mean": _SIGNED,
+        "cosine_min": _SIGNED,
+        "neighbour_agreement": checks.or_null(_FRACTION),
+    }
+)
 _AUDIT = checks.closed(
     {
         "int8_op_share": _FRACTION,
@@ -156,7 +172,11 @@ _ARTIFACT = checks.closed(
         "sha256": checks.or_null(checks.sha256),
         "placement": checks.or_null(checks.text),
         "evidence": checks.one_of(Evidence),
-        "accuracy": checks.or_null(_ACCURACY),
+        "accuracy": checks.or_null(_ACCURACY),  # null: not run, or the head gives no logits
+        "outputs": checks.list_of(_CLOSENESS),
+        "pt2e": checks.or_null(  # the check at lowering, against the same placed graph in torch
+            checks.closed({"sqnr_db": checks.or_null(checks.number()), "max_abs_diff": _POSITIVE})
+        ),
         "latency": checks.or_null(_LATENCY),
         "audit": checks.or_null(_AUDIT),
         "lower_s": checks.or_null(_POSITIVE),
@@ -165,6 +185,7 @@ _ARTIFACT = checks.closed(
     },
     {"evidence_detail": checks.or_null(checks.text), "manifest": checks.or_null(checks.text)},
 )
+_PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}
 _REPORT = checks.closed(
     {
         "schema": checks.constant(SCHEMA),
@@ -177,6 +198,16 @@ _REPORT = checks.closed(
                 "params": checks.count,
                 "num_classes": checks.count,
                 "preprocess": checks.opened({}),
+                "outputs": checks.list_of(
+                    checks.closed(
+                        {
+                            "name": checks.name,
+                            "shape": checks.list_of(checks.count, at_least=1),
+                            "stride": checks.or_null(checks.count),
+                        }
+                    ),
+                    at_least=1,
+                ),
             },
             {"labels": checks.or_null(checks.list_of(checks.text))},
         ),
@@ -184,9 +215,9 @@ _REPORT = checks.closed(
             {
                 "precision": checks.constant("fp32"),
                 "device": checks.text,
-                "top1": _FRACTION,
-                "top5": _FRACTION,
-                "macro_top1": _FRACTION,
+                "top1": checks.or_null(_FRACTION),  # null: the head gives no logits
+                "top5": checks.or_null(_FRACTION),
+                "macro_top1": checks.or_null(_FRACTION),
                 "n": checks.count,
                 "trained_on": checks.or_null(checks.opened({})),
             }
@@ -198,8 +229,10 @@ _REPORT = checks.closed(
         "validation": checks.or_null(checks.closed(_IMAGES)),
         "artifacts": checks.list_of(_ARTIFACT),
         "agreement": checks.list_of(
-            checks.closed(
-                {"a": checks.text, "b": checks.text, "top1_agreement": _FRACTION, "max_abs_logit_diff": _POSITIVE}
+            checks.either(
+                checks.closed({**_PAIR, "top1_agreement": _FRACTION, "max_abs_logit_diff": _POSITIVE}),
+                checks.closed({**_PAIR, "neighbour_agreement": _FRACTION, "max_abs_diff": _POSITIVE}),
+                by="top1_agreement",
             )
         ),
         "environment": checks.opened(

@@ -7,6 +7,7 @@ Each rule below gives a verdict and a sentence; an artifact's verdict is the wor
 | status | ok | | failed, unavailable |
 | encodings (int8) | match | not checked | differ from encodings.json |
 | top-1 drop d, 95 % interval [lo, hi], budget M | hi <= M, or d <= M/2 and hi <= 2M | between | lo > M, or d > 2M |
+| feature maps and embeddings: mean cosine to fp32's | >= min_cosine (float: min_float_cosine) | below | < low_cosine |
 | agreement with fp32 | >= low_agreement (float: min_float_agreement) | below | |
 | int8 share of multiply-accumulates | >= min_int8_mac_share | below: int8 in name | |
 | int8 against the same runtime's fp32 | not surely slower | interval wholly below 1 | |
@@ -32,6 +33,9 @@ DEFAULT_BUDGET: Mapping[str, float | None] = {
     "max_drop": 0.01,  # top-1, as a fraction: one point
     "min_agreement": 0.95,  # an int8 artifact below this is told so
     "low_agreement": 0.90,  # below this it is a caution
+    "min_cosine": 0.98,  # feature maps and embeddings, mean over images, the worst output; below it a caution
+    "low_cosine": 0.95,  # below this they must not ship
+    "min_float_cosine": 0.999,
     "min_float_agreement": 0.99,  # a float artifact must give the reference's answers
     "min_int8_mac_share": 0.5,
     "max_bytes": None,
@@ -64,6 +68,7 @@ def judge(artifact: Mapping[str, Any], budget: Mapping[str, float | None]) -> tu
     findings = [
         *_encodings(artifact),
         *_accuracy(artifact, limits),
+        *_cosine(artifact, limits),
         *_agreement(artifact, limits),
         *_int8_share(artifact, limits),
         *_size_and_time(artifact, limits),
@@ -102,7 +107,7 @@ def _encodings(artifact: Mapping[str, Any]) -> list[Finding]:
 def _accuracy(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Finding]:
     accuracy = artifact["accuracy"]
     if accuracy is None:
-        return [(Verdict.CAUTION, "No accuracy was measured.")]
+        return [] if artifact["outputs"] else [(Verdict.CAUTION, "No accuracy was measured.")]
     drop, (low, high), most = accuracy["drop_top1"], accuracy["drop_ci95"], limits["max_drop"]
     change = "Loses nothing in top-1"
     if drop != 0:
@@ -123,6 +128,27 @@ def _accuracy(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Fi
         more = f"about {float(f'{needed:.2g}'):,.0f} images would settle it" if needed < 1_000_000 else "it stays open"
         return [(Verdict.CAUTION, f"{measured}: the {allowed} is inside the interval; {more}.")]
     return [(Verdict.CAUTION, f"{measured}: at or over the {allowed}, though not surely.")]
+
+
+def _cosine(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Finding]:
+    """Feature maps and embeddings, where there are no logits to judge by."""
+    if artifact["accuracy"] is not None or not artifact["outputs"]:
+        return []
+    worst = min(artifact["outputs"], key=lambda row: row["cosine_mean"])
+    is_float = artifact["precision"] != Precision.INT8
+    wanted = limits["min_float_cosine"] if is_float else limits["min_cosine"]
+    said = f"Mean cosine similarity to fp32 {worst['cosine_mean']:.4f} ({worst['name']}, least of any output)"
+    findings: list[Finding] = []
+    if worst["cosine_mean"] < limits["low_cosine"]:
+        findings.append((Verdict.DO_NOT_SHIP, f"{said}, below {limits['low_cosine']:g}."))
+    elif worst["cosine_mean"] < wanted:
+        findings.append((Verdict.CAUTION, f"{said}, short of {wanted:g}."))
+    else:
+        findings.append((Verdict.SHIP, f"{said}."))
+    same = worst["neighbour_agreement"]
+    if same is not None:
+        findings.append((Verdict.SHIP, f"{percent(same)} of images keep their nearest neighbour."))
+    return findings
 
 
 def _agreement(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Finding]:

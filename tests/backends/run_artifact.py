@@ -16,7 +16,7 @@ def main(target_name: str, path: str, folder: str) -> int:
     target = load_target(target_name)
     try:
         session = get_backend(target.backend).load(Path(path), threads=1, options=target.options)
-        logits = session.run(np.load(Path(folder) / "images.npy"))
+        logits = session.run(np.load(Path(folder) / "images.npy"))[0]
     except TargetError as error:
         print(error, file=sys.stderr)
         return 7

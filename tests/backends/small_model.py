@@ -30,6 +30,18 @@ def noise(shape: tuple[int, int, int], count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
+def images(shape: tuple[int, int, int], count: int = 6) -> np.ndarray:
+    """float32 [count, 3, H, W] in [0, 1]."""
+    found: np.ndarray = noise(shape, count, seed=1).astype(np.float32) / np.float32(255)
+    return found
+
+
+def eager(model: PlacedModel, batch: np.ndarray) -> np.ndarray:
+    """PT2E's answer of a model with one output."""
+    (found,) = model(torch.from_numpy(batch))
+    return found.numpy()
+
+
 def quantize(module: nn.Module, shape: tuple[int, int, int]) -> QuantizedModel:
     """Calibrated on four images of noise, without searches."""
     options = QuantizeOptions(observer=Observer.MINMAX, weight_search=False)
@@ -64,7 +76,7 @@ def main(action: str, backend: str, *arguments: str) -> None:
         print(sha256_path(path))
     else:
         path, images, logits = map(Path, arguments)
-        np.save(logits, get_backend(backend).load(path, threads=1, options={}).run(np.load(images)))
+        np.save(logits, get_backend(backend).load(path, threads=1, options={}).run(np.load(images))[0])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from cspedge.types import Precision
 
 HELPER = Path(__file__).with_name("small_model.py")
 SMALL: dict[str, Any] = runpy.run_path(str(HELPER))
+images, eager = SMALL["images"], SMALL["eager"]
 NAME = "onnxruntime"
 
 
@@ -58,15 +59,6 @@ def child(*arguments: str, seed: str = "0") -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def images(shape: tuple[int, int, int], count: int = 6) -> np.ndarray:
-    found: np.ndarray = SMALL["noise"](shape, count, seed=1).astype(np.float32) / np.float32(255)
-    return found
-
-
-def eager(model: PlacedModel, batch: np.ndarray) -> np.ndarray:
-    return model(torch.from_numpy(batch)).numpy()
 
 
 def test_available_with_versions() -> None:
@@ -137,7 +129,7 @@ def test_exact_products_and_fast_ones_both_load(int8: PlacedModel, int8_file: Pa
     batch = images(int8.input_shape)
     expected = eager(int8, batch)
     exact, fast = (
-        BACKEND.load(int8_file, threads=2, options={"x64quantprecision": v}).run(batch) for v in (True, False)
+        BACKEND.load(int8_file, threads=2, options={"x64quantprecision": v}).run(batch)[0] for v in (True, False)
     )
     assert float(np.square(exact - expected).sum()) <= float(np.square(fast - expected).sum())
 
@@ -244,7 +236,7 @@ def test_writer_covers_its_table(tmp_path: Path, precision: str, floor: float) -
     onnx.checker.check_model(proto, full_check=True)
     path = tmp_path / "model.onnx"
     path.write_bytes(serialize(proto))
-    sqnr = sqnr_db(eager(model, images(shape)), BACKEND.load(path, threads=1, options={}).run(images(shape)))
+    sqnr = sqnr_db(eager(model, images(shape)), BACKEND.load(path, threads=1, options={}).run(images(shape))[0])
     assert sqnr is not None
     assert sqnr >= floor
 
@@ -263,7 +255,7 @@ def test_other_operators_go_through_the_exporter(tmp_path: Path) -> None:
         assert leak not in content
     assert differences(model, BACKEND.readback(path)) == ()
     assert BACKEND.audit(path, model).int8_mac_share > 0.9
-    sqnr = sqnr_db(eager(model, images(shape)), BACKEND.load(path, threads=1, options={}).run(images(shape)))
+    sqnr = sqnr_db(eager(model, images(shape)), BACKEND.load(path, threads=1, options={}).run(images(shape))[0])
     assert sqnr is not None
     assert sqnr >= 25.0
     test_every_quantizer_has_its_own_zero_point(path)
@@ -305,7 +297,7 @@ def test_bias_beyond_int32_keeps_its_value(own_scale: bool, dims: list[int], tmp
     model = SMALL["placed"](quantized, NAME, "int8")
     path = tmp_path / "model.onnx"
     BACKEND.lower(model, Precision.INT8, path, {})
-    found = BACKEND.load(path, threads=1, options={}).run(images(shape))
+    found = BACKEND.load(path, threads=1, options={}).run(images(shape))[0]
     sqnr = sqnr_db(eager(model, images(shape)), found)
     assert sqnr is None or sqnr > 60.0  # it is about 0 dB where the int32 wraps around
     assert differences(model, BACKEND.readback(path)) == ()
@@ -328,7 +320,7 @@ def test_trained_reference_on_photographs(references: Path, caltech: Path, tmp_p
     model = SMALL["placed"](quantized, NAME, "int8")
     path = tmp_path / "model.onnx"
     BACKEND.lower(model, Precision.INT8, path, {})
-    expected, found = eager(model, photos), BACKEND.load(path, threads=1, options={}).run(photos)
+    expected, found = eager(model, photos), BACKEND.load(path, threads=1, options={}).run(photos)[0]
     sqnr = sqnr_db(expected, found)
     assert sqnr is not None
     assert sqnr > 20.0

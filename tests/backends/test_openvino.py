@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from cspedge.types import Precision
 
 HELPER = Path(__file__).with_name("small_model.py")
 SMALL: dict[str, Any] = runpy.run_path(str(HELPER))
+images, eager = SMALL["images"], SMALL["eager"]
 NAME = "openvino"
 EXACT = {"simulate_int8": True}
 
@@ -59,18 +59,9 @@ def child(*arguments: str, seed: str = "0") -> str:
     return done.stdout
 
 
-def images(shape: tuple[int, int, int]) -> np.ndarray:
-    found: np.ndarray = SMALL["noise"](shape, 6, seed=1).astype(np.float32) / np.float32(255)
-    return found
-
-
 def sqnr(expected: np.ndarray, found: np.ndarray) -> float:
     decibels = sqnr_db(expected, found)
     return float("inf") if decibels is None else decibels
-
-
-def eager(model: PlacedModel, batch: np.ndarray) -> np.ndarray:
-    return model(torch.from_numpy(batch)).numpy()
 
 
 def test_available_with_versions() -> None:
@@ -87,7 +78,7 @@ def test_float_artifacts_give_the_graphs_answers(
     path = tmp_path / "model.ir"
     BACKEND.lower(model, Precision(precision), path, {})
     batch = images(lcnet.input_shape)
-    assert sqnr(eager(model, batch), BACKEND.load(path, threads=2, options={}).run(batch)) >= floor
+    assert sqnr(eager(model, batch), BACKEND.load(path, threads=2, options={}).run(batch)[0]) >= floor
     assert BACKEND.readback(path).activations == ()
     assert BACKEND.readback(path).weights == ()
     assert BACKEND.audit(path, model).int8_mac_share == 0.0
@@ -108,13 +99,13 @@ def test_fresh_process_gives_this_processs_answers(int8: PlacedModel, int8_folde
     found = np.load(tmp_path / "logits.npy")
     assert found.shape == (6, 10)
     assert found.dtype == np.float32
-    assert np.array_equal(found, BACKEND.load(int8_folder, threads=1, options={}).run(batch))
+    assert np.array_equal(found, BACKEND.load(int8_folder, threads=1, options={}).run(batch)[0])
 
 
 def test_int8_gives_pt2es_answers_where_products_do_not_saturate(int8: PlacedModel, int8_folder: Path) -> None:
     batch = images(int8.input_shape)
     options: dict[str, object] = dict(EXACT) if saturates_u8s8(describe().isa) else {}
-    found = BACKEND.load(int8_folder, threads=1, options=options).run(batch)
+    found = BACKEND.load(int8_folder, threads=1, options=options).run(batch)[0]
     assert sqnr(eager(int8, batch), found) >= 12.0  # random weights: one flipped value becomes noise
 
 
@@ -214,7 +205,7 @@ def test_trained_reference_on_photographs(references: Path, caltech: Path, tmp_p
     BACKEND.lower(model, Precision.INT8, path, {})
     expected = eager(model, photos)
     for options, decibels, share in (({}, 15.0, 0.85), (EXACT, 20.0, 0.93)):
-        found = BACKEND.load(path, threads=1, options=options).run(photos)
+        found = BACKEND.load(path, threads=1, options=options).run(photos)[0]
         assert sqnr(expected, found) > decibels
         assert agreement(expected, found) > share
     assert differences(model, BACKEND.readback(path)) == ()

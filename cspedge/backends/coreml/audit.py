@@ -164,9 +164,9 @@ def _from_dequantize(name: str, producers: dict[str, Operation]) -> bool:
 
 
 def _into_quantize(name: str, program: Program, readers: dict[str, list[Operation]], may_be_output: bool) -> bool:
-    if name == program.output:
-        return may_be_output
     found = readers.get(name, [])
+    if name in program.outputs and not found:
+        return may_be_output
     return bool(found) and all(
         op.type == "quantize"
         or (op.type in MOVES and all(_into_quantize(o.name, program, readers, may_be_output) for o in op.outputs))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cspedge.quantize.placement import PlacedModel
 
-INPUT, OUTPUT = "image", "logits"
+INPUT = "image"
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:cspedge:mlpackage")
 SPEC = "com.apple.CoreML/model.mlmodel"
 WEIGHTS = "com.apple.CoreML/weights"
@@ -36,7 +36,7 @@ UNWANTED_PASSES = ("common::distributive_quantized_binary_op_scale_normalization
 
 
 def lower(model: PlacedModel, precision: Precision, path: Path) -> None:
-    """Writes `path`, an .mlpackage for iOS 17 / macOS 14: input `image` float32 [1, 3, H, W], output `logits` float32.
+    """Writes `path`, an .mlpackage for iOS 17 / macOS 14: input `image` float32 [1, 3, H, W], outputs float32.
 
     fp32 computes in float32; fp16 in float16; int8 in float16 around int8 tensors, as coremltools does: a quantizer's
     scale has the type of its input, so scales are float16 values. The image's 1/255 becomes 0.0039215088, which gives
@@ -48,7 +48,7 @@ def lower(model: PlacedModel, precision: Precision, path: Path) -> None:
     program = model.exported().run_decompositions({})
     names = rename(program)
     with tempfile.TemporaryDirectory() as folder:
-        converted = _convert(program, names, precision, Path(folder) / "converted.mlpackage")
+        converted = _convert(program, names, model.outputs, precision, Path(folder) / "converted.mlpackage")
         try:
             _save(converted, path)
         except OSError:
@@ -90,7 +90,9 @@ def rename(program: ExportedProgram) -> dict[str, str]:
     return where
 
 
-def _convert(program: ExportedProgram, names: dict[str, str], precision: Precision, package: Path) -> Any:
+def _convert(
+    program: ExportedProgram, names: dict[str, str], outputs: tuple[str, ...], precision: Precision, package: Path
+) -> Any:
     import numpy as np
 
     with converting() as progress:
@@ -104,7 +106,7 @@ def _convert(program: ExportedProgram, names: dict[str, str], precision: Precisi
                 convert_to="mlprogram",
                 minimum_deployment_target=ct.target.iOS17,
                 compute_precision=_compute_precision(ct, precision),
-                outputs=[ct.TensorType(name=OUTPUT, dtype=np.float32)],
+                outputs=[ct.TensorType(name=name, dtype=np.float32) for name in outputs],
                 pass_pipeline=passes,
                 package_dir=str(package),
                 skip_model_load=True,

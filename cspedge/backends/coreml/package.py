@@ -86,10 +86,10 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """The `main` function of a saved package: one tensor in, one tensor out; constants are resolved by name."""
+    """The `main` function of a saved package: one tensor in, outputs by name; constants are resolved by name."""
 
     input: Value
-    output: str
+    outputs: tuple[str, ...]
     operations: tuple[Operation, ...]  # without `const`
     constants: Mapping[str, Constant]
     opset: str
@@ -148,7 +148,7 @@ def read_program(package: Path) -> Program:
     """The MIL program of a saved package, read from its files alone.
 
     Raises TargetError where the package is damaged, names paths outside itself, or is not an ML program with one
-    tensor input and one output.
+    tensor input and outputs.
     """
     paths = item_paths(package)
     spec = _parse_spec(package, paths[""])
@@ -162,9 +162,10 @@ def read_program(package: Path) -> Program:
     if main.opset not in main.block_specializations:
         raise TargetError(f"{package.name!r} has no block for its opset {main.opset!r}")
     block = main.block_specializations[main.opset]
-    if len(main.inputs) != 1 or len(block.outputs) != 1:
+    if len(main.inputs) != 1 or not block.outputs:
         raise TargetError(
-            f"{package.name!r} has {len(main.inputs)} inputs and {len(block.outputs)} outputs; allowed: one and one"
+            f"{package.name!r} has {len(main.inputs)} inputs and {len(block.outputs)} outputs; "
+            "allowed: one input, one output or more"
         )
     constants: dict[str, Constant] = {}
     operations: list[Operation] = []
@@ -176,7 +177,7 @@ def read_program(package: Path) -> Program:
             operations.append(operation)
     return Program(
         input=Value(name=main.inputs[0].name, type=_tensor_type(main.inputs[0].type, "the input")),
-        output=str(block.outputs[0]),
+        outputs=tuple(str(name) for name in block.outputs),
         operations=tuple(operations),
         constants=constants,
         opset=main.opset,

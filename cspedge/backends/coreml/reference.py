@@ -59,9 +59,10 @@ class Executor:
         if len(shape) != 4 or shape[0] != 1 or program.input.type.dtype != "fp32":
             raise TargetError(f"the program takes {program.input.type.dtype} {list(shape)}; allowed: fp32 [1, 3, H, W]")
         steps = [step for operation in program.operations if (step := self._build(operation)) is not None]
-        if program.output not in self._types:
-            raise TargetError(f"the program's output {program.output!r} is computed nowhere")
-        self._steps = _with_frees(steps, program.output)
+        for name in program.outputs:
+            if name not in self._types:
+                raise TargetError(f"the program's output {name!r} is computed nowhere")
+        self._steps = _with_frees(steps, program.outputs)
 
     def _build(self, operation: Operation) -> _Step | None:
         builder = ARITHMETIC.get(operation.type) or CHOOSING.get(operation.type) or MOVING.get(operation.type)
@@ -102,12 +103,13 @@ class Executor:
             found[output.name] = round_to(value, output.type.dtype) if step.rounds else value
         return found
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """images: float32 [n, 3, H, W] in [0, 1]; returns the program's output, float32 [n, classes]."""
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """images: float32 [n, 3, H, W] in [0, 1]; returns the program's outputs, float32 [n, ...]."""
         import torch
 
         with torch.inference_mode():
-            return torch.cat([self._run(batch, None)[:count] for batch, count in self._batches(images)])
+            rows = [[o[:count] for o in self._run(batch, None)] for batch, count in self._batches(images)]
+            return tuple(torch.cat(column) for column in zip(*rows, strict=True))
 
     def trace(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Every intermediate value of a run on `images`, by name, in its own type (fp16 as torch.float16).
@@ -144,7 +146,7 @@ class Executor:
                 f"[n, {', '.join(map(str, wanted))}], n at least 1"
             )
 
-    def _run(self, images: torch.Tensor, kept: Env | None) -> torch.Tensor:
+    def _run(self, images: torch.Tensor, kept: Env | None) -> tuple[torch.Tensor, ...]:
         import torch
 
         # channels last halves the time of depthwise convolutions on x86
@@ -160,23 +162,24 @@ class Executor:
                 kept.update(found)
             for name in step.frees:
                 env.pop(name, None)
-        logits = env[self.program.output].reshape(batch, -1)
-        if not bool(torch.isfinite(logits).all()):
-            raise TargetError(
-                f"the output {self.program.output!r} is not finite: values leave the range of float16; "
-                "use fp32 precision for this model"
-            )
-        return logits.contiguous()
+        for name in self.program.outputs:
+            if not bool(torch.isfinite(env[name]).all()):
+                raise TargetError(
+                    f"the output {name!r} is not finite: values leave the range of float16; "
+                    "use fp32 precision for this model"
+                )
+        return tuple(env[name].contiguous() for name in self.program.outputs)
 
 
-def _with_frees(steps: list[_Step], output: str) -> tuple[_Step, ...]:
+def _with_frees(steps: list[_Step], outputs: tuple[str, ...]) -> tuple[_Step, ...]:
     """Notes at each step which values it is the last to read."""
     last: dict[str, int] = {}
     for i, step in enumerate(steps):
         for arguments in step.operation.arguments.values():
             last |= {a: i for a in arguments if isinstance(a, str)}
         last |= {o.name: i for o in step.operation.outputs}
-    last.pop(output, None)
+    for output in outputs:
+        last.pop(output, None)
     frees: dict[int, list[str]] = {}
     for name, i in last.items():
         frees.setdefault(i, []).append(name)
@@ -195,12 +198,11 @@ class ReferenceSession:
         self.executor = Executor(read_program(path))
         self.threads = threads
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """images: float32 [n, 3, H, W], RGB in [0, 1]; returns logits, float32 [n, classes]."""
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """images: float32 [n, 3, H, W], RGB in [0, 1]; returns each output, float32 [n, ...]."""
         import numpy as np
         import torch
 
         with torch_threads(self.threads):
-            result = self.executor(torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)))
-        found: NDArray[np.float32] = result.float().numpy()
-        return found
+            found = self.executor(torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)))
+        return tuple(output.float().numpy() for output in found)

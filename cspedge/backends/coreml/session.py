@@ -38,15 +38,15 @@ class CoreMLSession:
     def __init__(self, path: Path) -> None:
         program = read_program(path)  # contains every path before Core ML follows them
         ct = import_coremltools()
-        self._input, self._output = program.input.name, program.output
+        self._input, self._outputs = program.input.name, program.outputs
         try:
             with quiet():
                 self._model: Any = ct.models.MLModel(str(path))
         except Exception as error:  # the bridge raises RuntimeError, NSError texts and more
             raise TargetError(f"Core ML cannot load {path.name!r}: {str(error).strip().splitlines()[0]}") from error
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """images: float32 [n, 3, H, W], RGB in [0, 1]; returns logits, float32 [n, classes]."""
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """images: float32 [n, 3, H, W], RGB in [0, 1]; returns each output, float32 [n, ...]."""
         import numpy as np
 
         rows = []
@@ -55,5 +55,5 @@ class CoreMLSession:
                 found = self._model.predict({self._input: image[None]})
             except Exception as error:  # as above
                 raise TargetError(f"Core ML's predict failed: {str(error).strip().splitlines()[0]}") from error
-            rows.append(np.asarray(found[self._output], dtype=np.float32).reshape(-1))
-        return np.stack(rows)
+            rows.append([np.asarray(found[name], dtype=np.float32) for name in self._outputs])
+        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))

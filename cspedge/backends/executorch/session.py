@@ -39,15 +39,15 @@ class ExecutorchSession:
         self._method: Any = None
         _sessions.add(self)
         meta = self._load().method_meta()
-        if meta.num_inputs() != 1 or meta.num_outputs() != 1:
+        if meta.num_inputs() != 1 or meta.num_outputs() < 1:
             raise TargetError(
                 f"executorch: {path.name!r} takes {meta.num_inputs()} inputs and gives {meta.num_outputs()} outputs; "
-                "an artifact of cspedge takes one image and gives one tensor of logits"
+                "an artifact of cspedge takes one image and gives at least one tensor"
             )
         self.input_shape = tuple(int(v) for v in meta.input_tensor_meta(0).sizes())
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """images: float32 [n, 3, H, W], RGB in [0, 1]; returns logits, float32 [n, classes].
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """images: float32 [n, 3, H, W], RGB in [0, 1]; returns each output, float32 [n, ...].
 
         Raises TargetError where the size is not the artifact's or the runtime reports an error.
         """
@@ -61,16 +61,18 @@ class ExecutorchSession:
             )
         method = self._ready()
         tensors = torch.from_numpy(np.ascontiguousarray(images, np.float32))
-        results = []
+        rows = []
         for i in range(len(tensors)):
             try:
-                results.append(method([tensors[i : i + 1]])[0].numpy())
+                # the next run writes into the same memory
+                rows.append([t.numpy().astype(np.float32) for t in method([tensors[i : i + 1]])])
             except RuntimeError as error:
                 raise TargetError(f"executorch: {self.path.name!r} fails to run: {_first_line(error)}") from error
-        if not results:
-            classes = tuple(int(v) for v in method.method_meta().output_tensor_meta(0).sizes())[1:]
-            return np.zeros((0, *classes), np.float32)
-        return np.concatenate(results).astype(np.float32, copy=False)
+        if not rows:
+            meta = method.method_meta()
+            sizes = [meta.output_tensor_meta(i).sizes() for i in range(meta.num_outputs())]
+            return tuple(np.zeros((0, *(int(v) for v in size[1:])), np.float32) for size in sizes)
+        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
     def _ready(self) -> Any:
         """The loaded method, loaded again where another session has replaced the thread pool."""

@@ -70,8 +70,8 @@ def test_computes_what_pt2e_computes_in_its_own_precision(
     small: QuantizedModel, small_packages: dict[str, Path], precision: str, floor: float, types: set[str]
 ) -> None:
     program = read_program(small_packages[precision])
-    found = Executor(program)(images(32)).numpy()
-    expected = placed(small, Precision(precision))(images(32)).numpy()
+    found = Executor(program)(images(32))[0].numpy()
+    expected = placed(small, Precision(precision))(images(32))[0].numpy()
     assert (sqnr_db(expected, found) or 999.0) > floor
     used = {o.type.dtype for op in program.operations for o in op.outputs}
     assert used == types

@@ -39,8 +39,8 @@ def run(
     placement = load_target("coreml").placement
     placed = place_float(model.graph, model.input_shape) if precision.is_float else place(model, placement)
     BACKEND.lower(placed, precision, path, {})
-    found = BACKEND.load(path, threads=2, options={}).run(images)
-    return placed(torch.from_numpy(images)).numpy(), found
+    found = BACKEND.load(path, threads=2, options={}).run(images)[0]
+    return placed(torch.from_numpy(images))[0].numpy(), found
 
 
 def test_fp32_is_torch_to_rounding(model: QuantizedModel, photos: NDArray[np.float32], tmp_path: Path) -> None:

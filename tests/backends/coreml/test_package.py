@@ -193,7 +193,7 @@ def test_loads_in_a_fresh_process_without_a_word(small_packages: dict[str, Path]
     code = (
         "import sys, numpy as np; from pathlib import Path; from cspedge.backends.coreml import BACKEND;"
         "s = BACKEND.load(Path(sys.argv[1]), threads=1, options={});"
-        "print(s.evidence, s.run(np.full((2, 3, 32, 32), 0.5, np.float32)).shape)"
+        "print(s.evidence, s.run(np.full((2, 3, 32, 32), 0.5, np.float32))[0].shape)"
     )
     command = [sys.executable, "-c", code, str(small_packages["int8"])]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
