@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cspedge import api, publish, steps
+from cspedge import api, inputs, publish, steps
 from cspedge.config import Budget, Recipe, Target, load_recipe, load_target
 from cspedge.digest import sha256_json
 from cspedge.errors import UsageError
@@ -48,18 +48,18 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         raise UsageError("--weights needs MODEL, the timm name of the architecture the weights belong to")
     source = sources.resolve(options.model, options.weights)
     _check_data(options, upto, chosen)
-    ledger = steps.Ledger(store=Store(options.workspace), ui=ui, name=f"run-{_run_name(source.name)}")
-    loaded = steps.load_model(source, options, ledger)
+    ledger = inputs.Ledger(store=Store(options.workspace), ui=ui, name=f"run-{_run_name(source.name)}")
+    loaded = inputs.load_model(source, options, ledger)
     listed = api.list_images(options.val, "val") if upto >= Upto.EVALUATE else None
     labels = None
     if listed is not None and options.head is Head.LOGITS:  # before any work is done
-        labels = steps.find_labels(listed, loaded.info)
-    calibration: steps.Calibration | None = None
-    quantized: steps.Quantized | None = None
+        labels = inputs.find_labels(listed, loaded.info)
+    calibration: inputs.Calibration | None = None
+    quantized: inputs.Quantized | None = None
     files: list[str] = []
     if upto is Upto.QUANTIZE or _wants_int8(chosen):
-        calibration = steps.calibration_images(options, recipe, loaded, listed, ledger)
-        quantized = steps.quantize(calibration, recipe, loaded, options.threads, ledger)
+        calibration = inputs.calibration_images(options, recipe, loaded, listed, ledger)
+        quantized = inputs.quantize(calibration, recipe, loaded, options.threads, ledger)
         files += publish.encodings(quantized, options.out)
     results: list[ArtifactResult] = []
     if upto >= Upto.LOWER:
@@ -68,7 +68,7 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         results = [publish.artifact(r, loaded.info, quantized, calibration, options.out, files) for r in results]
     report = None
     if listed is not None:
-        validation = steps.validation_images(options, listed, labels, loaded, ledger)
+        validation = inputs.validation_images(options, listed, labels, loaded, ledger)
         results = [steps.evaluate(r, validation, loaded, options, ledger) for r in results]
         if upto >= Upto.BENCH:
             results = steps.bench(results, validation, options, ledger)
@@ -142,9 +142,9 @@ def _report(
     recipe: Recipe,
     info: ReferenceInfo,
     results: list[ArtifactResult],
-    calibration: steps.Calibration | None,
-    validation: steps.Validation,
-    ledger: steps.Ledger,
+    calibration: inputs.Calibration | None,
+    validation: inputs.Validation,
+    ledger: inputs.Ledger,
 ) -> dict[str, Any]:
     from cspedge.report import build
 

@@ -13,8 +13,8 @@ from cspedge.digest import sha256_path
 from cspedge.types import ArtifactResult, Status
 
 if TYPE_CHECKING:
+    from cspedge.inputs import Calibration, Quantized
     from cspedge.models.reference import ReferenceInfo
-    from cspedge.steps import Calibration, Quantized
 
 
 def encodings(quantized: Quantized, out: Path) -> list[str]:
