@@ -42,7 +42,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Images a step. [default: the recipe's]", min=2)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: the recipe's]")] = None,
     eval_every: Annotated[
-        int, typer.Option(help="Epochs between looks at top-1 on up to 512 held-out images. [default: at the end]")
+        int, typer.Option(help="Epochs between looks at top-1 on up to 512 held-out images; 0 for none.", min=0)
     ] = 0,
     workers: Annotated[
         int | None, typer.Option(help="Loader processes. [default: none on a CPU, up to 4 for CUDA]", min=0)

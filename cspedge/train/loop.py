@@ -255,7 +255,8 @@ def _device(name: str | None) -> torch.device:
         place = torch.device(name or ("cuda" if cuda else "cpu"))
     except RuntimeError as error:
         raise UsageError(f"unknown device {name!r}; give cpu, cuda or cuda:N") from error
-    if place.type not in {"cpu", "cuda"} or (place.type == "cuda" and not cuda):
+    missing = place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()
+    if place.type not in {"cpu", "cuda"} or missing:
         raise UsageError(f"the device {name!r} is not here; {'cpu and cuda are' if cuda else 'cpu is'}")
     return place
 

@@ -32,16 +32,17 @@ CONTRACT = Preprocess(
 IMAGE = digits("val").read(0)
 
 
-def pack(archive: Path, members: dict[str, bytes]) -> Path:
-    """An archive of these files, in this order."""
+def pack(archive: Path, files: dict[str, bytes] | list[tuple[str, bytes]]) -> Path:
+    """An archive of these files, in this order; a list may hold a name twice."""
+    members = list(files.items()) if isinstance(files, dict) else files
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-            for name, data in members.items():
+            for name, data in members:
                 file.writestr(name, data)
         return archive
     kind = {".tar": "", ".tgz": "gz", ".gz": "gz", ".bz2": "bz2", ".tbz2": "bz2", ".xz": "xz", ".txz": "xz"}
     with tarfile.open(archive, f"w:{kind[archive.suffix]}") as file:  # type: ignore[call-overload]
-        for name, data in members.items():
+        for name, data in members:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             file.addfile(member, io.BytesIO(data))
@@ -177,17 +178,7 @@ def test_what_is_no_image_is_ignored(tmp_path: Path) -> None:
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 def test_names_that_are_refused(names: list[str], words: str, ending: str, tmp_path: Path) -> None:
-    path = tmp_path / f"photos{ending}"
-    if ending == ".zip":
-        with zipfile.ZipFile(path, "w") as file:
-            for name in names:
-                file.writestr(name, IMAGE)
-    else:
-        with tarfile.open(path, "w:gz" if ending == ".tgz" else "w") as file:
-            for name in names:
-                member = tarfile.TarInfo(name)
-                member.size = len(IMAGE)
-                file.addfile(member, io.BytesIO(IMAGE))
+    path = pack(tmp_path / f"photos{ending}", [(name, IMAGE) for name in names])
     with pytest.raises(InputError, match=words):
         scan(path)
 

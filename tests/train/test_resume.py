@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cspedge.errors import CspedgeError, UsageError, WorkspaceError
-from cspedge.train import Augment, Progress, Recipe, TrainData, TrainResult, recipe, train_data
+from cspedge.train import Augment, Progress, Recipe, TrainData, TrainResult, loop, recipe, train_data
 from cspedge.train.work import KEY, STATE, folder_for, read_state, work_folder, write_state
 
 CHILD = Path(__file__).with_name("train_child.py")
@@ -107,6 +107,19 @@ def test_an_interruption_changes_nothing(augment: Augment, run: Run, longer: Rec
     assert done.weights_sha256 == whole.weights_sha256
     losses = [[e["loss"] for e in json.loads((d.path / "history.json").read_text())] for d in (done, whole)]
     assert losses[0] == losses[1]
+
+
+def test_the_very_end_can_be_interrupted(run: Run, longer: Recipe, tmp_path: Path, monkeypatch: Any) -> None:
+    def stop(*_: Any) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "publish", stop)  # every step is done, and nothing stands at --out yet
+        with pytest.raises(Stopped):
+            run(tmp_path / "out", change=longer)
+    assert not (tmp_path / "out").exists()
+    done = run(tmp_path / "out", change=longer)
+    assert (done.resumed, done.weights_sha256) == (1, run(tmp_path / "whole", change=longer).weights_sha256)
 
 
 @pytest.fixture
