@@ -93,6 +93,7 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
     def command(
         model: opt.Model = None,
         weights: opt.Weights = None,
+        labels: opt.Labels = None,
         head: opt.Head = None,
         img_size: opt.ImgSize = None,
         calib: opt.Calib = None,
@@ -129,6 +130,7 @@ def quantize(
     model: opt.Model = None,
     int8: Annotated[bool, typer.Option("--int8", help="int8 weights and activations (what there is).")] = True,
     weights: opt.Weights = None,
+    labels: opt.Labels = None,
     head: opt.Head = None,
     img_size: opt.ImgSize = None,
     calib: opt.Calib = None,
@@ -161,6 +163,7 @@ def export(
     target: opt.Targets = None,
     precision: opt.Precisions = None,
     weights: opt.Weights = None,
+    labels: opt.Labels = None,
     head: opt.Head = None,
     img_size: opt.ImgSize = None,
     calib: opt.Calib = None,

@@ -136,9 +136,14 @@ def _from_folder(folder: Path, weights: str | None) -> ModelSource:
         folder=folder,
         weights=found,
         config=config,
-        digest=sha256_json({"weights": digest, "config": config}),
+        digest=sha256_json({"weights": digest, "config": config, "provenance": _digest(folder / "provenance.json")}),
         weights_sha256=digest,
     )
+
+
+def _digest(file: Path) -> str | None:
+    """Of a file that need not be there: what a report says of the training comes from it."""
+    return sha256_file(file) if file.is_file() else None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
