@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ def fit(model: nn.Module, state: Mapping[str, torch.Tensor], source: ModelSource
     """Puts the weights into the model. Raises InputError for any missing, left-over, misshapen or non-finite tensor."""
     own = model.state_dict()
     in_file = {k: mmpretrain.parameter_name(k, source.checkpoint) if source.checkpoint else k for k in own}
-    problems = _problems({in_file[k]: v for k, v in own.items()}, state)
+    problems = misfits({in_file[k]: v for k, v in own.items()}, state)
     if problems:
         more = f" and {len(problems) - _MANY} more" if len(problems) > _MANY else ""
         better = None if source.checkpoint else sibling(state)
@@ -77,7 +77,7 @@ def fit(model: nn.Module, state: Mapping[str, torch.Tensor], source: ModelSource
             f"weights file {source.weights.name!r} does not fit {source.architecture}: "
             f"{'; '.join(problems[:_MANY])}{more}; {advice}"
         )
-    _refuse_non_finite(state, source.weights)
+    refuse_non_finite(state, source.weights.name)
     found = {k: state[name].to(own[k].dtype) for k, name in in_file.items() if name in state}
     model.load_state_dict(found, strict=False)
 
@@ -95,7 +95,7 @@ def sibling(state: Mapping[str, torch.Tensor]) -> str | None:
             continue
         with torch.device("meta"):
             table = timm.create_model(architecture, num_classes=classes).state_dict()
-        if not _problems(table, state):
+        if not misfits(table, state):
             return architecture
     return None
 
@@ -113,8 +113,11 @@ def class_count(state: Mapping[str, torch.Tensor], name: str) -> int | None:
     return None
 
 
-def _problems(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
-    optional = {k for k in wanted if k.endswith("num_batches_tracked")}
+def misfits(
+    wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], optional: Collection[str] = ()
+) -> list[str]:
+    """What of `state` is missing, left over or of another shape than `wanted`; tensors in `optional` may be absent."""
+    optional = {k for k in wanted if k.endswith("num_batches_tracked")} | set(optional)
     problems = [f"missing {k}" for k in wanted if k not in state and k not in optional]
     problems += [f"left over {k}" for k in state if k not in wanted]
     problems += [
@@ -125,14 +128,15 @@ def _problems(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tens
     return problems
 
 
-def _refuse_non_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
+def refuse_non_finite(state: Mapping[str, torch.Tensor], file: str) -> None:
+    """InputError naming tensors of the weights file that hold NaN or infinite values."""
     import torch
 
     bad = [k for k, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
     if bad:
         more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
         raise InputError(
-            f"weights file {path.name!r} has NaN or infinite values in {', '.join(bad[:4])}{more}; "
+            f"weights file {file!r} has NaN or infinite values in {', '.join(bad[:4])}{more}; "
             "take a checkpoint from before the training diverged"
         )
 

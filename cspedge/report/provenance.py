@@ -46,7 +46,7 @@ def reference_facts(report: Mapping[str, Any]) -> list[Fact]:
     if model["head"] == Head.LOGITS:
         facts.append(("Classes", model["num_classes"]))
     if reference["top1"] is not None:
-        interval = share_interval(reference["top1"], reference["n"])
+        interval = _interval(reference["top1"], reference["n"])
         facts += [
             ("Top-1 here", f"{words.percent(reference['top1'])}{_between(interval)}, {reference['n']:,} images"),
             *_claimed(reference["trained_on"]),
@@ -75,14 +75,11 @@ def provenance(reference: Mapping[str, Any]) -> Provenance | None:
     )
 
 
-def share_interval(share: float, n: int) -> tuple[float, float] | None:
-    """Wilson's 95 % score interval of a share of n images (JASA 22, 1927, 209-212); None for no images."""
-    from scipy.stats import binomtest
+def _interval(share: float, n: int) -> tuple[float, float] | None:
+    """The 95 % interval of a share of n images; None for no images."""
+    from cspedge.evaluate.stats import share_interval
 
-    if n < 1:
-        return None
-    found = binomtest(min(n, round(share * n)), n).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+    return share_interval(min(n, round(share * n)), n) if n > 0 else None
 
 
 def _head(model: Mapping[str, Any]) -> str:
@@ -148,7 +145,7 @@ def _claim(trained: Any) -> tuple[float, int | None, tuple[float, float] | None]
         if isinstance(split, Mapping) and _fraction(split.get("top1")):
             n = split["n"] if isinstance(split.get("n"), int) and split["n"] > 0 else None
             given = _pair(split.get("top1_ci95"))
-            return split["top1"], n, given or (share_interval(split["top1"], n) if n else None)
+            return split["top1"], n, given or (_interval(split["top1"], n) if n else None)
     return None
 
 
@@ -165,7 +162,7 @@ def _differs(reference: Mapping[str, Any]) -> str | None:
     claim = _claim(reference["trained_on"])
     if claim is None or reference["top1"] is None:
         return None
-    there, here = claim[2], share_interval(reference["top1"], reference["n"])
+    there, here = claim[2], _interval(reference["top1"], reference["n"])
     if there is None or here is None or (there[0] <= here[1] and here[0] <= there[1]):
         return None
     more = "more" if reference["top1"] > claim[0] else "less"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cspedge.evaluate.stats import share_interval
 from cspedge.models.preprocess import to_float
 from cspedge.types import ImageSet, Preprocess
 
@@ -54,20 +55,16 @@ def metrics(found: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, 
     return {
         "n": n,
         "top1": round(top1, 6),
-        "top1_ci95": wilson(round(top1 * n), n),
+        "top1_ci95": _interval(round(top1 * n), n),
         "top5": round(top5, 6),
-        "top5_ci95": wilson(round(top5 * n), n),
+        "top5_ci95": _interval(round(top5 * n), n),
         "macro_top1": round(macro_top1(found, labels), 6),
         "macro_top1_ci95": _macro_interval(found.argmax(1) == labels, labels),
     }
 
 
-def wilson(hits: int, n: int) -> list[float]:
-    """The 95 % interval [low, high] of a share of `hits` in `n`."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(hits, n).proportion_ci(method="wilson")
-    return [round(float(interval.low), 6), round(float(interval.high), 6)]
+def _interval(hits: int, n: int) -> list[float]:
+    return [round(bound, 6) for bound in share_interval(hits, n)]
 
 
 def _macro_interval(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> list[float]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import InputError, UsageError, unknown
-from cspedge.models.reference import read_state
-from cspedge.models.source import LOCAL, resolve
+from cspedge.models.input_size import check
+from cspedge.models.source import LOCAL, WEIGHT_ENDINGS, resolve
+from cspedge.models.state import misfits, read_state, refuse_non_finite
 from cspedge.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def create(model: str, recipe: Recipe, labels: tuple[str, ...], weights: str | N
 
     weights: a .safetensors, .pth, .pt or .bin file, `local-dir:PATH`, a timm name with its tag, or `pretrained` (those
     of `model`). The classifier starts fresh where the classes differ, in number or in name; everything else must fit.
-    A folder's or a tag's mean and std are kept. Raises UsageError for unknown names and sizes that the network cannot
-    take, InputError for weights that cannot be read or do not fit (what does not is listed).
+    A folder's or a tag's mean and std are kept. Raises UsageError for unknown names, InputError for sizes that the
+    network cannot take and for weights that cannot be read or do not fit (what does not is listed).
     """
     net = _network(model, recipe, len(labels))
     if weights is None:
@@ -55,7 +56,7 @@ def create(model: str, recipe: Recipe, labels: tuple[str, ...], weights: str | N
     else:
         found = _find(weights, model)
         start = Start(net=net, name=found.name, sha256=found.sha256, fresh=_fill(net, found, labels))
-    _refuse_size(net, model, recipe.img_size)
+    check(net.eval(), model, (3, recipe.img_size, recipe.img_size))
     return start
 
 
@@ -78,18 +79,19 @@ def _network(model: str, recipe: Recipe, num_classes: int) -> Any:
 
 
 def _find(weights: str, model: str) -> _Weights:
+    import timm
+
     name = model if weights == PRETRAINED else weights
     path = Path(weights).expanduser()
-    if weights != PRETRAINED and not weights.startswith(LOCAL) and (path.suffix in _SUFFIXES or path.is_file()):
+    if (
+        weights != PRETRAINED
+        and not weights.startswith(LOCAL)
+        and (path.name.endswith(WEIGHT_ENDINGS) or path.is_file())
+    ):
         source = resolve(model, weights)  # says what is wrong with the path or its ending
-        assert source.weights is not None
-        assert source.weights_sha256 is not None
         return _Weights(name=source.weights.name, state=read_state(source.weights), sha256=source.weights_sha256)
     source = resolve(name)
-    if source.weights is None:
-        return _from_hub(name)
-    assert source.weights_sha256 is not None
-    config = source.config or {}
+    config = source.config or {"pretrained_cfg": timm.get_pretrained_cfg(name).to_dict()}
     return _Weights(
         name=source.name,
         state=read_state(source.weights),
@@ -100,30 +102,8 @@ def _find(weights: str, model: str) -> _Weights:
     )
 
 
-_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin"})
-
-
-def _from_hub(name: str) -> _Weights:
-    import timm
-
-    from cspedge.digest import sha256_bytes
-
-    try:
-        net = timm.create_model(name, pretrained=True)
-    except Exception as error:  # huggingface_hub raises many types; all mean that the weights cannot be had
-        raise InputError(
-            f"weights of {name!r} are not in timm's cache and cannot be fetched ({type(error).__name__}); "
-            "give --weights FILE, or local-dir:PATH of a folder with config.json and model.safetensors"
-        ) from error
-    state = net.state_dict()
-    digest = sha256_bytes(b"".join(k.encode() + v.contiguous().numpy().tobytes() for k, v in sorted(state.items())))
-    cfg = dict(net.pretrained_cfg)
-    return _Weights(name=name, state=state, sha256=digest, cfg=cfg, architecture=str(cfg["architecture"]))
-
-
 def _fill(net: Any, weights: _Weights, labels: tuple[str, ...]) -> tuple[str, ...]:
     """Loads the weights into `net`; the names of the classifier's tensors where they start fresh."""
-    import torch
 
     architecture = str(net.pretrained_cfg["architecture"])
     if weights.architecture not in (None, architecture):
@@ -139,39 +119,15 @@ def _fill(net: Any, weights: _Weights, labels: tuple[str, ...]) -> tuple[str, ..
     renamed = bool(weights.labels) and weights.labels != labels
     fresh = tuple(head) if other or renamed or not any(key in weights.state for key in head) else ()
     state = {key: value for key, value in weights.state.items() if key not in fresh}
-    optional = {key for key in wanted if key.endswith("num_batches_tracked")} | set(fresh)
-    problems = [f"missing {key}" for key in wanted if key not in state and key not in optional]
-    problems += [f"left over {key}" for key in state if key not in wanted]
-    problems += [
-        f"{key} is {list(state[key].shape)}, not {list(value.shape)}"
-        for key, value in wanted.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    problems += [
-        f"NaN or infinite values in {key}"
-        for key, value in state.items()
-        if value.is_floating_point() and not bool(torch.isfinite(value).all())
-    ]
+    problems = misfits(wanted, state, optional=fresh)
     if problems:
         more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
         raise InputError(
             f"the weights {weights.name!r} do not fit {architecture}: {'; '.join(problems[:6])}{more}; "
             "only the classifier may differ"
         )
+    refuse_non_finite(state, weights.name)
     net.load_state_dict({key: value.to(wanted[key].dtype) for key, value in state.items()}, strict=False)
     if weights.cfg is not None:
         net.pretrained_cfg.update({key: weights.cfg[key] for key in ("mean", "std") if key in weights.cfg})
     return fresh
-
-
-def _refuse_size(net: Any, model: str, img_size: int) -> None:
-    import torch
-
-    try:
-        with torch.inference_mode():
-            net.eval()(torch.zeros(1, 3, img_size, img_size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(
-            f"{model!r} cannot take images of {img_size} pixels ({reason}); give another --img-size"
-        ) from error

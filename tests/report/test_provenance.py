@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cspedge._builtin import builtin_path
-from cspedge.report.provenance import provenance, reference_facts, share_interval
+from cspedge.report.provenance import provenance, reference_facts
 
 DIGEST = "99f8a70a2fdcf9191e4acdd73c20516ddc3a258bc3fb7018845e396856a37aad"
 TRAINED: dict[str, Any] = {
@@ -116,11 +116,3 @@ def test_both_top1_stand_side_by_side() -> None:
     assert plain["Head"] == "embedding, 2 values"
     assert plain["Top-1 when trained"].startswith("70.0 %")
     assert "Top-1 here" not in plain
-
-
-def test_wilson_interval() -> None:
-    # Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3: 81 of 263, 15 of 148, 0 of 20.
-    for hits, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)):
-        found = share_interval(hits / n, n)
-        assert found == pytest.approx((low, high), abs=5e-5)
-    assert share_interval(0.0, 0) is None

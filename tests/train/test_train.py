@@ -38,7 +38,7 @@ from cspedge.train.batches import Source
 from cspedge.train.cache import Pixels
 from cspedge.train.checkpoint import described
 from cspedge.train.dataset import check_images
-from cspedge.train.evaluation import metrics, wilson
+from cspedge.train.evaluation import metrics
 from cspedge.train.fit import Trainer
 
 CFG32 = {"input_size": (3, 32, 32), "crop_pct": 1.0, "interpolation": "bilinear"}
@@ -120,7 +120,6 @@ def test_the_metrics_are_those_of_the_saved_file(trained: TrainResult, few: Trai
 
 
 def test_intervals_are_those_of_the_textbook() -> None:
-    assert wilson(8, 10) == pytest.approx([0.4902, 0.9433], abs=1e-4)  # Wilson 1927, without correction
     perfect = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 3, 3]]
     found = metrics(perfect, np.array([0, 1, 2, 3, 3, 0]))
     assert (found["top1"], found["macro_top1"]) == (round(5 / 6, 6), round(3.5 / 4, 6))
