@@ -37,18 +37,20 @@ def load_reference(
     model: str | None = None,
     *,
     weights: str | None = None,
+    labels: str | None = None,
     head: Head | str = Head.LOGITS,
     img_size: int | None = None,
 ) -> Reference:
-    """Loads a trained fp32 classifier: a timm name, `local-dir:PATH`, or None for the built-in digits model.
+    """Loads a trained fp32 classifier: a timm name, `local-dir:PATH`, `mmpretrain:NAME`, or None for the built-in one.
 
-    head: what it gives; img_size: pixels on a side, as timm overrides it. Nothing in the files is executed. Raises
-    UsageError for an unknown name or head, InputError for weights that are missing, damaged, of another architecture or
-    not finite, and for a size that the network cannot take.
+    weights: a file that replaces the model's own; labels: a UTF-8 file of class names, one a line; head: what it gives;
+    img_size: pixels on a side, as timm overrides it. Nothing in the files is executed. Raises UsageError for an unknown
+    name or head, InputError for weights that are missing, damaged, of another architecture or not finite, for labels
+    that do not fit, and for a size that the network cannot take.
     """
     from cspedge.models.reference import load_reference as load
 
-    return load(model, weights=weights, head=head, img_size=img_size)
+    return load(model, weights=weights, labels=labels, head=head, img_size=img_size)
 
 
 def list_images(source: str | Path | None, split: str) -> ImageList:

@@ -131,6 +131,7 @@ class RunConfig:
 
     model: str | None = None
     weights: str | None = None
+    labels: str | None = None
     head: Head | None = None
     img_size: int | None = None
     calib: str | None = None

@@ -171,7 +171,7 @@ def compare(
         raise TargetError(
             f"target {target.name!r}: its {precision} {placed.outputs[bad[0]]} has {against_pt2e[bad[0]]:.1f} dB SQNR "
             f"against PT2E's, below the tolerance of {limit:g} dB in its target.toml; its kernels do not compute this "
-            "graph"
+            f"graph, or the network is too sensitive for {precision}"
         )
     worst = min(against_pt2e)
     largest = max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))

@@ -30,6 +30,7 @@ class RunOptions:
 
     model: str | None = None
     weights: str | None = None
+    labels: str | None = None
     head: Head = Head.LOGITS
     img_size: int | None = None
     calib: str | None = None

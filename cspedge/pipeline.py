@@ -45,9 +45,10 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     chosen = _targets(options)
     recipe = load_recipe(options.recipe)
     if options.model is None and options.weights is not None:
-        raise UsageError("--weights needs MODEL, the timm name of the architecture the weights belong to")
-    source = sources.resolve(options.model, options.weights)
-    _check_data(options, upto, chosen)
+        raise UsageError("--weights needs MODEL, the name of the architecture the weights belong to")
+    sources.check_name(options.model)
+    _check_data(options, upto, chosen)  # before weights are fetched
+    source = sources.resolve(options.model, options.weights, options.labels)
     ledger = inputs.Ledger(store=Store(options.workspace), ui=ui, name=f"run-{_run_name(source.name)}")
     loaded = inputs.load_model(source, options, ledger)
     listed = api.list_images(options.val, "val") if upto >= Upto.EVALUATE else None

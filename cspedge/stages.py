@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cspedge.types import Latency
 
 CODE: Mapping[str, int] = {
-    "reference": 2,
+    "reference": 3,
     "images": 1,
     "logits": 2,
     "quantize": 1,

@@ -81,7 +81,8 @@ def _print_verdict(report: dict[str, Any], console: Any) -> None:
     if advice["artifact"] is None:
         console.print("ship: nothing; see the reasons in report.html")
         return
-    console.print(f"ship: {escape(advice['artifact'])}", style="bold")
+    word = "ship" if advice["verdict"] == "ship" else "closest to shipping"
+    console.print(f"{word}: {escape(advice['artifact'])}", style="bold")
     for sentence in advice["why"]:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
 
@@ -92,6 +93,7 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
     def command(
         model: opt.Model = None,
         weights: opt.Weights = None,
+        labels: opt.Labels = None,
         head: opt.Head = None,
         img_size: opt.ImgSize = None,
         calib: opt.Calib = None,
@@ -128,6 +130,7 @@ def quantize(
     model: opt.Model = None,
     int8: Annotated[bool, typer.Option("--int8", help="int8 weights and activations (what there is).")] = True,
     weights: opt.Weights = None,
+    labels: opt.Labels = None,
     head: opt.Head = None,
     img_size: opt.ImgSize = None,
     calib: opt.Calib = None,
@@ -160,6 +163,7 @@ def export(
     target: opt.Targets = None,
     precision: opt.Precisions = None,
     weights: opt.Weights = None,
+    labels: opt.Labels = None,
     head: opt.Head = None,
     img_size: opt.ImgSize = None,
     calib: opt.Calib = None,

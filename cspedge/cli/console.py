@@ -92,32 +92,71 @@ def quiet_stdout() -> Iterator[None]:
 
 
 def report_table(report: dict[str, Any]) -> Any:
-    """The artifacts of a report as a table that fits 80 columns; drops and their interval in points."""
+    """The artifacts of a report as a table that fits 80 columns; its columns depend on the head.
+
+    Logits: drops and their interval in points. Feature maps: the least SQNR in dB and the least cosine similarity to
+    fp32 of any level. Embeddings: cosine similarity and the share of images that keep their nearest neighbour.
+    """
     from rich.markup import escape
     from rich.table import Table
 
-    reference = report["reference"]
-    title = f"{escape(report['model']['name'])}: fp32 top-1 {reference['top1']:.2%} on {reference['n']} images"
+    headings = _CLOSENESS[report["model"]["head"]]
+    title = f"{escape(report['model']['name'])}: {_title(report)}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     left = {"artifact", "verdict"}
-    for heading in ("artifact", "MB", "top-1", "drop", "95 %", "agrees", "SQNR", "p50 ms", "verdict"):
+    for heading in ("artifact", "MB", *headings, "p50 ms", "verdict"):
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
     for row in report["artifacts"]:
         name = f"{row['target']}/{row['precision']}"
-        if row["status"] != "ok":
-            table.add_row(escape(name), *[""] * 7, row["status"])  # the reason was noted, and is in the report
+        if row["status"] != "ok":  # the reason was noted, and is in the report
+            table.add_row(escape(name), *[""] * (len(headings) + 2), row["status"])
             continue
-        a, latency = row["accuracy"], row["latency"]
-        low, high = a["drop_ci95"]
+        latency = row["latency"]
         table.add_row(
             escape(name),
             f"{row['bytes'] / 1e6:.2f}",
-            f"{a['top1']:.2%}",
-            f"{a['drop_top1'] * 100:+.2f}",
-            f"{low * 100:+.2f} {high * 100:+.2f}",
-            f"{a['agreement']:.1%}",
-            "equal" if a["sqnr_db"] is None else f"{a['sqnr_db']:.1f}",
+            *(_closeness(row, report["model"]) or [""] * len(headings)),
             "" if latency is None else f"{latency['p50_ms']:.2f}",
             row["verdict"],
         )
     return table
+
+
+_CLOSENESS = {
+    "logits": ("top-1", "drop", "95 %", "agrees", "SQNR"),
+    "features": ("SQNR", "cosine", "least", "worst level"),
+    "embedding": ("SQNR", "cosine", "least", "neighbours"),
+}
+
+
+def _title(report: dict[str, Any]) -> str:
+    reference, outputs = report["reference"], report["model"]["outputs"]
+    if reference["top1"] is not None:
+        return f"fp32 top-1 {reference['top1']:.2%} on {reference['n']} images"
+    what = "embedding" if len(outputs) == 1 else f"{len(outputs)} feature maps"
+    return f"{what} against fp32 on {reference['n']} images"
+
+
+def _closeness(row: dict[str, Any], model: dict[str, Any]) -> list[str]:
+    """The head's own columns; empty where nothing was measured."""
+    from cspedge.report.tables import level_of, worst
+    from cspedge.report.words import cosine, decibels
+
+    accuracy = row["accuracy"]
+    if accuracy is not None:
+        low, high = accuracy["drop_ci95"]
+        return [
+            f"{accuracy['top1']:.2%}",
+            f"{accuracy['drop_top1'] * 100:+.2f}",
+            f"{low * 100:+.2f} {high * 100:+.2f}",
+            f"{accuracy['agreement']:.1%}",
+            decibels(accuracy["sqnr_db"]),
+        ]
+    if not row["outputs"]:
+        return []
+    far = worst(row, "cosine_mean")
+    figures = [decibels(worst(row, "sqnr_db")["sqnr_db"]), cosine(far["cosine_mean"])]
+    figures.append(cosine(worst(row, "cosine_min")["cosine_min"]))
+    same = far["neighbour_agreement"]
+    last = level_of(far, model["outputs"]) if model["head"] == "features" else "" if same is None else f"{same:.1%}"
+    return [*figures, last]

@@ -25,18 +25,35 @@ def models(
     """List models: the first-class ones, or any timm names that match a pattern."""
     from rich.table import Table
 
-    from cspedge.models.catalog import catalog
+    from cspedge.models.catalog import SOURCE, catalog
 
     with quiet_stdout():
         rows = catalog(pattern)
     if json:
         print_json(rows)
         return
-    table = Table("model", "input", "crop", "interpolation", "weights", box=None)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for heading in ("params", "GMACs", "input", "crop"):
+        table.add_column(heading, justify="right")
+    table.add_column("resize")
+    for heading in ("top-1", "top-5"):
+        table.add_column(heading, justify="right")
+    table.add_column("weights")
     for row in rows:
-        size = "x".join(str(v) for v in row["input_size"]) if row["input_size"] else ""
-        table.add_row(row["name"], size, str(row["crop_pct"] or ""), row["interpolation"] or "", row["weights"])
+        first = (row["name"], _figure(row["params"], 1e-6, 2)), (row["interpolation"] or "", row["weights"])
+        for at in row["sizes"]:
+            (name, params), (interpolation, weights) = first if at is row["sizes"][0] else (("", ""), ("", ""))
+            size = (_figure(at["gmacs"], 1, 2), str(at["img_size"]), str(at["crop_pct"] or ""))
+            table.add_row(name, params, *size, interpolation, _figure(at["top1"]), _figure(at["top5"]), weights)
     stdout_console().print(table)
+    print("params: millions; top-1, top-5: published fp32, percent; -: none, or not counted")
+    print(f"  ({SOURCE})")
+    print("weights: cached here; hub: fetched when used; none: timm publishes none")
+
+
+def _figure(value: float | None, factor: float = 1.0, digits: int = 1) -> str:
+    return "-" if value is None else f"{value * factor:.{digits}f}"
 
 
 def target_rows() -> list[dict[str, Any]]:

@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     str | None,
-    typer.Argument(help="timm name, local-dir:PATH, or nothing: the built-in digits model.", metavar="MODEL"),
+    typer.Argument(
+        help="timm name, local-dir:PATH, mmpretrain:NAME, or nothing: the built-in digits model.", metavar="MODEL"
+    ),
 ]
 Weights = Annotated[str | None, typer.Option(help="Weights that replace the model's own (.safetensors or .pth).")]
+Labels = Annotated[
+    str | None, typer.Option(help="Class names, one a line, in the order of the model's outputs.", metavar="FILE")
+]
 Head = Annotated[str | None, typer.Option(help="logits, features (every level) or embedding. [default: logits]")]
 ImgSize = Annotated[
     int | None, typer.Option(help="Pixels on a side, as timm overrides it. [default: the model's own]", min=1)
 ]
-Calib = Annotated[str | None, typer.Option(help="Folder of images to calibrate on.", metavar="DIR")]
+Calib = Annotated[str | None, typer.Option(help="Folder or archive of images to calibrate on.", metavar="DIR")]
 Val = Annotated[
-    str | None, typer.Option(help="Labelled folder to validate on: one subfolder per class.", metavar="DIR")
+    str | None, typer.Option(help="Folder or archive to validate on: one subfolder per class.", metavar="DIR")
 ]
 Workspace = Annotated[str | None, typer.Option(help="The store of finished stages. [default: .cspedge]", metavar="DIR")]
 Out = Annotated[str | None, typer.Option(help="Where results go. [default: cspedge-out]", metavar="DIR")]
@@ -48,7 +53,19 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 
 DEFAULT_WORKSPACE = ".cspedge"
 LAST = "last.json"
-CONTINUED = ("model", "weights", "head", "img_size", "calib", "val", "recipe", "calib_images", "allow_overlap", "seed")
+CONTINUED = (
+    "model",
+    "weights",
+    "labels",
+    "head",
+    "img_size",
+    "calib",
+    "val",
+    "recipe",
+    "calib_images",
+    "allow_overlap",
+    "seed",
+)
 
 
 def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tuple[RunOptions, str | None]:
@@ -91,7 +108,7 @@ def remember(options: RunOptions) -> None:
     from cspedge import atomic
 
     values = {k: getattr(options, k) for k in CONTINUED}
-    for key in ("calib", "val", "weights"):
+    for key in ("calib", "val", "weights", "labels"):
         if values[key] is not None:
             values[key] = str(Path(values[key]).expanduser().absolute())
     model = values["model"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["Decoded", "ImageList", "check_disjoint", "decode", "decode_listed", "labels_for", "load", "overlap", "scan"]
+__all__ = [
+    "Decoded",
+    "ImageList",
+    "check_disjoint",
+    "decode",
+    "decode_listed",
+    "image_size",
+    "labels_for",
+    "load",
+    "overlap",
+    "scan",
+]
 
 # Pillow opens 43 formats by default; a file named .jpg that holds an EPS or a FITS is not an image here.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -40,12 +52,20 @@ def decode(data: Path | bytes) -> Decoded:
     16- and 32-bit grey *clipped* to 255 (a note says so); EXIF orientation NOT applied. Raises InputError, with the
     reason alone as its message, for what is no image of `FORMATS`, truncated, damaged, empty or above `MAX_PIXELS`.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
         raw = data if isinstance(data, bytes) else data.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})") from error
+    with _opened(raw) as image:
+        mode = image.mode
+        return Decoded(image.convert("RGB"), (f"converted: {mode}",) if mode in _WIDE_MODES else ())
+
+
+@contextmanager
+def _opened(raw: bytes) -> Iterator[Image.Image]:
+    """An image whose header was read; what goes wrong with it here or in the block becomes an InputError."""
+    from PIL import Image, UnidentifiedImageError
+
     if not raw:
         raise InputError("is empty (0 bytes)")
     try:
@@ -53,19 +73,27 @@ def decode(data: Path | bytes) -> Decoded:
             # Before any pixel is decoded, and without the process-wide warning filters, which other threads share.
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            mode = image.mode
-            rgb = image.convert("RGB")
+            yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"is larger than the limit of {MAX_PIXELS:,} pixels (a decompression bomb?)") from error
     except UnidentifiedImageError as error:
         raise InputError(f"is not a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error on damaged data
         raise InputError(f"cannot be decoded ({error or type(error).__name__})") from error
-    return Decoded(rgb, (f"converted: {mode}",) if mode in _WIDE_MODES else ())
 
 
 def decode_listed(images: ImageList, index: int) -> Decoded:
     """Decodes one image of a list; InputError (the reason alone) also where its bytes are not those scanned."""
+    return decode(_listed_bytes(images, index))
+
+
+def image_size(images: ImageList, index: int) -> tuple[int, int]:
+    """(width, height) of one image of a list, from its header; InputError (the reason alone) as `decode_listed`."""
+    with _opened(_listed_bytes(images, index)) as image:
+        return image.size
+
+
+def _listed_bytes(images: ImageList, index: int) -> bytes:
     try:
         raw = images.read(index)
     except OSError as error:
@@ -73,7 +101,7 @@ def decode_listed(images: ImageList, index: int) -> Decoded:
     # Results are stored under the digests of the scan, so other bytes must not pass for these.
     if sha256_bytes(raw) != images.digests[index]:
         raise InputError("has changed since the folder was scanned")
-    return decode(raw)
+    return raw
 
 
 def load(

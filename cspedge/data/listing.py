@@ -1,15 +1,17 @@
-"""What a folder of images holds, which labels its subfolders give, and whether two folders share images."""
+"""What a folder or an archive of images holds, which labels its subfolders give, and whether two share images."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspedge.digest import sha256_bytes, sha256_file
+from cspedge.data import archive as archives
+from cspedge.digest import sha256_bytes
 from cspedge.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,10 +23,11 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp
 
 @dataclass(frozen=True, kw_only=True)
 class ImageList:
-    """Encoded images by name and content digest, in a folder (`root`) or in memory (`blobs`).
+    """Encoded images by name and content digest, in a folder (`root`), an archive (`members`) or in memory (`blobs`).
 
     names: POSIX paths relative to the source, sorted; digests: SHA-256 of each encoded file; class_names: sorted,
-    () for a flat folder; class_of: class of each image or None; ignored: number of other files, hidden ones included.
+    () for a flat folder; class_of: class of each image or None; ignored: number of other files, hidden ones included
+    (in an archive, those of the whole archive); empty: class folders without an image, which are no classes.
     """
 
     source: str
@@ -34,7 +37,9 @@ class ImageList:
     class_of: tuple[str | None, ...] = ()
     root: Path | None = field(default=None, repr=False, compare=False)
     blobs: tuple[bytes, ...] | None = field(default=None, repr=False, compare=False)
+    members: archives.ArchiveFolder | None = field(default=None, repr=False, compare=False)
     ignored: int = 0
+    empty: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -43,8 +48,10 @@ class ImageList:
         """The encoded bytes of one image; OSError where the file cannot be read."""
         if self.blobs is not None:
             return self.blobs[index]
+        if self.members is not None:
+            return self.members.read(self.names[index])
         if self.root is None:
-            raise ValueError("an ImageList needs a root or blobs")
+            raise ValueError("an ImageList needs a root, members or blobs")
         return (self.root / self.names[index]).read_bytes()
 
     def subset(self, indices: Iterable[int], *, source: str | None = None) -> ImageList:
@@ -58,17 +65,24 @@ class ImageList:
             class_of=tuple(self.class_of[i] for i in chosen),
             root=self.root,
             blobs=None if self.blobs is None else tuple(self.blobs[i] for i in chosen),
+            members=self.members,
+            empty=self.empty,
         )
 
 
 def scan(folder: Path) -> ImageList:
     """Lists and hashes the images of a folder: one subfolder per class (torchvision's ImageFolder), or flat.
 
-    Images are known by their extension (`EXTENSIONS`, any case); other files and hidden ones are counted in `ignored`.
-    A file that cannot be opened stays in the list, for `load` to count and name. `source` is the folder's name only.
-    Raises InputError for a missing path, a file, an archive, a folder without images, or images both in the folder
-    itself and in subfolders (nobody can say which are labelled).
+    folder: a folder, an archive (`photos.zip`, `photos.tar.gz`, ...), or a folder inside one (`photos.zip/train`); of
+    an archive a single top folder is looked through (`cspedge.data.archive`). The same images give the same names and
+    digests from either. Images are known by their extension (`EXTENSIONS`, any case); other files and hidden ones are
+    counted in `ignored`. A file that cannot be read stays in the list, for `load` to count and name. `source` is the
+    folder's name only. Raises InputError for a missing path, a file, an archive that breaks the rules, a folder without
+    images, or images both in the folder itself and in subfolders (nobody can say which are labelled).
     """
+    found = None if folder.is_dir() else archives.find(folder)
+    if found is not None:
+        return scan_archive(archives.open_archive(found[0], EXTENSIONS), found[1])
     _refuse_non_folder(folder)
     names: list[str] = []
     ignored = 0
@@ -77,27 +91,41 @@ def scan(folder: Path) -> ImageList:
             names.append(_utf8(path.relative_to(folder)))
         else:
             ignored += 1
+    below = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    listed = _listed(str(folder), names, below, ignored, lambda name: (folder / name).read_bytes())
+    return dataclasses.replace(listed, source=folder.resolve().name, root=folder)
+
+
+def scan_archive(archive: archives.Archive, inner: str = "") -> ImageList:
+    """`scan` of a folder inside an archive that is open already; InputError where there is no image in it."""
+    members = archives.folder_in(archive, inner)
+    if members is None:
+        raise InputError(f"no images below {inner!r} in the archive {str(archive.path)!r}; give a folder that it holds")
+    listed = _listed(str(members), list(members.names), list(members.folders), archive.ignored, members.read)
+    return dataclasses.replace(listed, source=members.source, members=members)
+
+
+def _listed(place: str, names: list[str], folders: list[str], ignored: int, read: Callable[[str], bytes]) -> ImageList:
     if not names:
         found = f"only {ignored} other files" if ignored else "it is empty"
-        raise InputError(f"no images in {str(folder)!r} ({found}); images are files ending in {_extensions()}")
+        raise InputError(f"no images in {place!r} ({found}); images are files ending in {_extensions()}")
     names.sort()
     tops = [name.split("/", 1)[0] if "/" in name else None for name in names]
     class_names = tuple(sorted({top for top in tops if top is not None}))
     if class_names and None in tops:
         loose = names[tops.index(None)]
         raise InputError(
-            f"{str(folder)!r} holds images both in itself ({loose!r} and {tops.count(None) - 1} more) and in "
+            f"{place!r} holds images both in itself ({loose!r} and {tops.count(None) - 1} more) and in "
             f"subfolders ({class_names[0]!r}, ...); use one subfolder per class, or no subfolders"
         )
-    digests = tuple(_digest(folder / name, name) for name in names)
     return ImageList(
-        source=folder.resolve().name,
+        source="",
         names=tuple(names),
-        digests=digests,
+        digests=tuple(_digest(read, name) for name in names),
         class_names=class_names,
         class_of=tuple(tops),
-        root=folder,
         ignored=ignored,
+        empty=tuple(sorted(set(folders) - set(class_names))),
     )
 
 
@@ -124,8 +152,18 @@ def overlap(a_digests: Iterable[str], b_digests: Iterable[str]) -> tuple[str, ..
     return tuple(sorted(set(a_digests) & set(b_digests)))
 
 
-def check_disjoint(calibration: ImageList, validation: ImageList, *, allow: bool) -> int:
-    """How many distinct images (by content) both lists hold; InputError naming a few where that is not allowed."""
+def check_disjoint(
+    calibration: ImageList,
+    validation: ImageList,
+    *,
+    allow: bool,
+    what: str = "calibration",
+    remedy: str = "take them out of one, or allow (and record) it: --allow-overlap",
+) -> int:
+    """How many distinct images (by content) both lists hold; InputError naming a few where that is not allowed.
+
+    what: the use of the first list; remedy: what the error tells to do.
+    """
     shared = overlap(calibration.digests, validation.digests)
     if shared and not allow:
         a = dict(zip(reversed(calibration.digests), reversed(calibration.names), strict=True))
@@ -133,8 +171,8 @@ def check_disjoint(calibration: ImageList, validation: ImageList, *, allow: bool
         pairs = sorted(f"{a[digest]!r} = {b[digest]!r}" for digest in shared)
         more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
         raise InputError(
-            f"calibration ({calibration.source!r}) and validation ({validation.source!r}) share {len(shared)} images "
-            f"by content: {', '.join(pairs[:3])}{more}; take them out of one, or allow (and record) it: --allow-overlap"
+            f"{what} ({calibration.source!r}) and validation ({validation.source!r}) share {len(shared)} images "
+            f"by content: {', '.join(pairs[:3])}{more}; {remedy}"
         )
     return len(shared)
 
@@ -144,9 +182,10 @@ def _refuse_non_folder(folder: Path) -> None:
         raise InputError(f"no such folder: {str(folder)!r}; give a folder of images, or of one subfolder per class")
     if folder.is_dir():
         return
-    if folder.suffix.lower() in {".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z"}:
-        raise InputError(f"{str(folder)!r} is an archive, which cannot be read yet; unpack it and give the folder")
-    raise InputError(f"{str(folder)!r} is a file; give a folder of images, or of one subfolder per class")
+    raise InputError(
+        f"{str(folder)!r} is a file; give a folder of images, or of one subfolder per class, or an archive of it "
+        f"({', '.join(archives.ENDINGS)})"
+    )
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -183,9 +222,9 @@ def _utf8(path: Path) -> str:
     return name
 
 
-def _digest(path: Path, name: str) -> str:
+def _digest(read: Callable[[str], bytes], name: str) -> str:
     try:
-        return sha256_file(path)
+        return sha256_bytes(read(name))
     except OSError:
         return sha256_bytes(f"unreadable:{name}".encode())
 

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 Z95 = 1.959963984540054  # the standard normal's 97.5 % point
 
 
+def share_interval(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share of `hits` in n (JASA 22, 1927, 209-212), n at least 1."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
 def paired_drop_interval(reference_correct: NDArray[np.bool_], other_correct: NDArray[np.bool_]) -> tuple[float, float]:
     """95 % interval of the accuracy drop (reference minus other) of two classifiers on the same images.
 

@@ -30,15 +30,17 @@ def resolve(
     """The contract of a model from its timm `pretrained_cfg`, by timm's `resolve_data_config`.
 
     `in_chans` and `img_size` override the configuration as timm's model arguments do; `use_test_size` prefers the
-    configuration's `test_input_size` and `test_crop_pct`. Raises InputError for a model that does not take RGB, and for
+    configuration's `test_input_size` and `test_crop_pct`, which belong together: an `img_size` that is the test size
+    takes the test crop too, any other keeps `crop_pct`. Raises InputError for a model that does not take RGB, and for
     an interpolation or crop mode that evaluation does not know (`random` is for training).
     """
     from timm.data import resolve_data_config
 
+    test_size = pretrained_cfg.get("test_input_size")
     config = resolve_data_config(
         {} if img_size is None else {"img_size": img_size},
         pretrained_cfg=dict(pretrained_cfg) or {"input_size": None},
-        use_test_size=use_test_size,
+        use_test_size=use_test_size or (test_size is not None and tuple(test_size[1:]) == (img_size, img_size)),
     )
     channels, height, width = _numbers("input_size", config["input_size"])
     if (channels if in_chans is None else in_chans) != 3:
@@ -111,7 +113,16 @@ def manifest(preprocess: Preprocess) -> dict[str, Any]:
         "layout": "NCHW",
         "color": "RGB",
         "range": [0, 1],
+        "from": {  # what Pillow's `convert("RGB")` does, which timm's data sets call
+            "alpha": "dropped",
+            "grey": "repeated in R, G and B",
+            "grey above 8 bit": "clipped to 255",
+            "palette": "looked up",
+            "cmyk": "converted without a colour profile",
+            "animation": "first frame",
+        },
         "resize": {
+            **_resize_in_pixels(preprocess),
             "crop_pct": preprocess.crop_pct,
             "crop_mode": preprocess.crop_mode,
             "interpolation": preprocess.interpolation,
@@ -124,6 +135,23 @@ def manifest(preprocess: Preprocess) -> dict[str, Any]:
             "where": "in the graph",
         },
     }
+
+
+def _resize_in_pixels(preprocess: Preprocess) -> dict[str, Any]:
+    """The resize rule in numbers: timm scales to floor(input size / crop_pct) and takes the middle.
+
+    Source: `transforms_imagenet_eval` in timm/data/transforms_factory.py, 1.0.31.
+    """
+    height, width = preprocess.input_size[1:]
+    scaled = [math.floor(height / preprocess.crop_pct), math.floor(width / preprocess.crop_pct)]
+    crop: dict[str, Any] = {"crop": [height, width], "crop_at": "center"}
+    if preprocess.crop_mode == "squash":
+        return {"resize_to": scaled, **crop}
+    if preprocess.crop_mode == "border":
+        return {"resize_to_fit": scaled, "pad": [round(255 * v) for v in preprocess.mean], **crop}
+    if scaled[0] == scaled[1]:
+        return {"resize_shorter_edge": scaled[0], **crop}
+    return {"resize_to_cover": scaled, **crop}
 
 
 def _numbers(what: str, values: Any) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cspedge.errors import UsageError
 from cspedge.report import checks
-from cspedge.types import Evidence, Precision, Status, Verdict
+from cspedge.types import Evidence, Head, Precision, Status, Verdict
 
 SCHEMA = 1
 REFERENCE = "reference/fp32"  # the name of the fp32 reference in `agreement`
@@ -193,7 +193,7 @@ _REPORT = checks.closed(
             {
                 "name": checks.name,
                 "architecture": checks.text,
-                "head": checks.text,
+                "head": checks.one_of(Head),
                 "weights_sha256": checks.sha256,
                 "params": checks.count,
                 "num_classes": checks.count,

@@ -14,6 +14,9 @@ Each rule below gives a verdict and a sentence; an artifact's verdict is the wor
 | evidence | measured, or the reference executor (said so) | not run | |
 | max_bytes, max_p50_ms, where the budget sets them | met | not measured | exceeded |
 
+The output that is furthest off decides for feature maps; nearest neighbours are said and not judged, for they change
+places where many images look alike.
+
 The second way to ship on accuracy is for small validation sets: with n = 360 and not one answer changed, the
 interval still reaches 1.1 points, and no artifact could ever pass hi <= 1 point.
 """
@@ -26,7 +29,7 @@ from typing import Any
 
 from cspedge.errors import UsageError
 from cspedge.report.schema import artifact_label
-from cspedge.report.words import megabytes, milliseconds, percent, points, shorten, times
+from cspedge.report.words import cosine, megabytes, milliseconds, percent, points, shorten, times
 from cspedge.types import Evidence, Precision, Status, Verdict
 
 DEFAULT_BUDGET: Mapping[str, float | None] = {
@@ -137,7 +140,9 @@ def _cosine(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Find
     worst = min(artifact["outputs"], key=lambda row: row["cosine_mean"])
     is_float = artifact["precision"] != Precision.INT8
     wanted = limits["min_float_cosine"] if is_float else limits["min_cosine"]
-    said = f"Mean cosine similarity to fp32 {worst['cosine_mean']:.4f} ({worst['name']}, least of any output)"
+    count = len(artifact["outputs"])
+    where = f"{worst['name']}, the least of {count} outputs; " if count > 1 else ""
+    said = f"Mean cosine similarity to fp32 {cosine(worst['cosine_mean'])} ({where}{worst['n']:,} images)"
     findings: list[Finding] = []
     if worst["cosine_mean"] < limits["low_cosine"]:
         findings.append((Verdict.DO_NOT_SHIP, f"{said}, below {limits['low_cosine']:g}."))

@@ -62,6 +62,31 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}"
 
 
+def cosine(value: float) -> str:
+    """A cosine similarity: 0.97054 -> '0.9705', 1 -> '1'. Never rounds up to 1: 0.99999 -> '>0.9999'."""
+    if value == 1:
+        return "1"
+    text = f"{value:.4f}"
+    return ">0.9999" if text == "1.0000" else text.replace("-", "\u2212")
+
+
+def decibels(value: float | None) -> str:
+    """An SQNR without its unit: 29.395 -> '29.4', 120.2 -> '120', None (equal bit for bit) -> 'exact'."""
+    if value is None:
+        return "exact"
+    return (f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}").replace("-", "\u2212")
+
+
+def brief(value: float) -> str:
+    """A difference in two digits or so: 1.2, 0.014, 3e\u22125."""
+    if value == 0:
+        return "0"
+    if value < 0.01:
+        mantissa, exponent = f"{value:.0e}".split("e")
+        return f"{mantissa}e\u2212{abs(int(exponent))}"
+    return f"{value:.2g}" if value < 0.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
 def plain(text: str) -> str:
     """`text` without control and format characters (bidi overrides, zero-width, NUL), for display only."""
     return "".join(" " if c in "\n\r\t" else c for c in text if unicodedata.category(c) not in _HIDDEN or c in "\n\r\t")

@@ -1,47 +1,39 @@
-"""A checkpoint folder in timm's hub layout, written whole or not at all."""
+"""What a finished training leaves: a checkpoint folder in timm's hub layout, its provenance and its learning curve."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.digest import pretty_json, sha256_file, sha256_json
-from cspedge.errors import UsageError, WorkspaceError
 
 if TYPE_CHECKING:
+    import torch
+
     from cspedge.data.images import ImageList
-    from cspedge.train.recipe import Recipe, TrainData
+    from cspedge.train.dataset import TrainData
+    from cspedge.train.recipe import Recipe
+    from cspedge.train.start import Start
 
 
-@contextmanager
-def new_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """An empty folder beside `out` that becomes `out` when the block ends well, and vanishes when it does not.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a training went. images_per_s: of the training steps alone; wall_s: of everything, interruptions left out.
 
-    Raises UsageError where `out` exists and may not be replaced (only a checkpoint or an empty folder ever is), before
-    any work is done; WorkspaceError where the place cannot be written.
+    precision: of the training steps (`fp32` or `bf16` by autocast); resumed: how often it was taken up again.
     """
-    if out.exists() and not overwrite:
-        raise UsageError(f"{str(out)!r} exists already; choose another --out, or replace it with --overwrite")
-    if out.exists() and not (out / "config.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{str(out)!r} is no checkpoint folder and is not replaced; choose another --out")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise WorkspaceError(f"cannot write beside {str(out)!r} ({error.strerror}); choose another --out") from error
-    try:
-        yield folder
-        _publish(folder, out)
-    except OSError as error:
-        raise WorkspaceError(f"cannot write {str(out)!r} ({error.strerror or error}); choose another --out") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+    device: str
+    device_name: str
+    precision: str
+    augment: str
+    cache: str
+    wall_s: float
+    images_per_s: float
+    resumed: int
 
 
 def write_model(net: Any, folder: Path, tag: str, label_names: Sequence[str], recipe: Recipe) -> str:
@@ -74,29 +66,33 @@ def write_model(net: Any, folder: Path, tag: str, label_names: Sequence[str], re
 
 
 def write_provenance(
-    folder: Path,
-    architecture: str,
-    data: TrainData,
-    recipe: Recipe,
-    device: str,
-    metrics: dict[str, Any],
-    weights_sha256: str,
+    folder: Path, start: Start, data: TrainData, recipe: Recipe, run: Run, metrics: dict[str, Any], weights_sha256: str
 ) -> None:
-    """Writes `provenance.json`: what the weights were made of and what they reach; no times, no paths."""
-    import timm
+    """Writes `provenance.json`: what the weights were made of and how, and what they reach; no dates, no paths."""
     import torch
 
+    train, val = described(data.train), described(data.val)
+    weights = {"name": start.name, "sha256": start.sha256, "fresh": list(start.fresh)}
     provenance = {
-        "architecture": architecture,
+        "architecture": str(start.net.pretrained_cfg["architecture"]),
         "data": f"{data.name}, {len(data.train.class_names)} classes, train split ({len(data.train):,} images)",
-        "train": described(data.train),
-        "val": described(data.val),
-        "device": device,
+        "data_sha256": sha256_json([train["sha256"], val["sha256"]]),
+        "train": train,
+        "val": val,
+        "start": None if start.name is None else weights,
+        "device": run.device,
+        "device_name": run.device_name,
+        "precision": run.precision,
+        "augment": run.augment,
+        "cache": run.cache,
+        "wall_s": round(run.wall_s, 1),
+        "images_per_s": round(run.images_per_s, 1),
+        "resumed": run.resumed,
         "fp32": {"val": metrics},
         "recipe": recipe.as_dict(),
         "seed": recipe.seed,
         "threads": torch.get_num_threads(),
-        "versions": {"timm": timm.__version__, "torch": str(torch.__version__)},
+        "versions": versions(),
         "weights_sha256": weights_sha256,
     }
     (folder / "provenance.json").write_text(pretty_json(provenance), encoding="utf-8")
@@ -107,17 +103,22 @@ def described(images: ImageList) -> dict[str, Any]:
     return {"n": len(images), "sha256": sha256_json(content)}
 
 
-def _publish(folder: Path, out: Path) -> None:
-    for path in (*folder.iterdir(), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fchmod(handle, 0o755 if path is folder else 0o644)  # mkdtemp and safetensors make theirs private
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    if out.exists():
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as old:
-            out.rename(Path(old) / "replaced")
-            folder.rename(out)
-    else:
-        folder.rename(out)
+def versions() -> dict[str, str]:
+    """Of everything that decides the weights' bits."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("cspedge", "numpy", "pillow", "timm", "torch", "torchvision")}
+
+
+def device_kind(place: torch.device) -> str:
+    """`cpu` or `cuda (NVIDIA ...)`."""
+    return f"cuda ({device_name(place)})" if place.type == "cuda" else place.type
+
+
+def device_name(place: torch.device) -> str:
+    """The name of the GPU, or of the processor."""
+    import torch
+
+    from cspedge.devices.host import describe
+
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else describe().cpu

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from cspedge.data.images import ImageList, labels_for, load
-from cspedge.errors import CspedgeError, InputError, unknown
-from cspedge.models.preprocess import resolve, to_float
+from cspedge.data.images import labels_for, load
+from cspedge.errors import CspedgeError, UsageError
+from cspedge.models.preprocess import resolve
 from cspedge.threads import torch_threads
-from cspedge.train.batches import batches, seeded
-from cspedge.train.checkpoint import new_folder, write_model, write_provenance
-from cspedge.train.recipe import Recipe, TrainData
+from cspedge.train import evaluation
+from cspedge.train.batches import Augment, Source
+from cspedge.train.cache import RAM_BYTES, Cache, Pixels
+from cspedge.train.checkpoint import Run, described, device_kind, device_name, versions, write_model, write_provenance
+from cspedge.train.curve import write_curve
+from cspedge.train.dataset import TrainData, check_counts, check_images
+from cspedge.train.fit import Progress, Trainer
+from cspedge.train.recipe import Recipe
+from cspedge.train.seeds import seeded
+from cspedge.train.start import Start, create
+from cspedge.train.work import check_out, publish, read_state, work_folder, write_state
 from cspedge.types import ImageSet, Preprocess
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
+
+# Raised where the trajectory changes: an interrupted training of other code must not go on as if nothing had happened.
+TRAJECTORY = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What does not change the weights (`device`, `threads` and `augment` do; they are kept with them).
+
+    workers: loader processes, None: none on a CPU, up to four for CUDA; threads: torch's, None: as they are set (on a
+    busy machine one is several times faster than two); device: torch's name, None: CUDA where there is one;
+    augment: None: on the device for CUDA, else timm's transforms; cache_bytes: memory that AUTO may take;
+    save_every_s: seconds between states within an epoch; eval_every: epochs between looks at top-1, 0 for none.
+    """
+
+    workers: int | None = None
+    threads: int | None = None
+    device: str | None = None
+    augment: Augment | None = None
+    cache: Cache = Cache.AUTO
+    cache_bytes: int = RAM_BYTES
+    save_every_s: float = 300.0
+    eval_every: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +62,12 @@ class TrainResult:
     n_train: int
     n_val: int
     top1: float
+    top1_ci95: tuple[float, float]
     top5: float
     macro_top1: float
+    images_per_s: float
+    wall_s: float
+    resumed: int
     weights_sha256: str
 
 
@@ -44,137 +77,168 @@ def train(
     *,
     recipe: Recipe,
     out: Path,
+    weights: str | None = None,
     overwrite: bool = False,
-    workers: int = 0,
-    threads: int | None = None,
-    device: str | None = None,
-    progress: Callable[[int, int, float], None] | None = None,
+    options: TrainOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> TrainResult:
-    """Trains a timm architecture from scratch on `data.train` and writes a checkpoint folder in timm's hub layout.
+    """Trains a timm architecture on `data.train` and writes a checkpoint folder in timm's hub layout.
 
-    `out` gets `config.json`, `model.safetensors` (fp32) and `provenance.json`, all or nothing; `local-dir:{out}` loads
-    it. The weights kept are the last ones (their average with `ema_decay`): `data.val` chooses nothing and is used
-    once, on the saved file. On one machine the same recipe, images and thread count give the same bytes on a CPU.
-    workers: loader processes, 0 for none (they do not change the result); threads: torch's, default as they are set (on
-    a busy machine one is several times faster than two); device: torch's name, default CUDA where there is one (with
-    bfloat16 autocast), else CPU; `progress(epoch, epochs, mean training loss)` is called after each epoch.
-    Raises UsageError for an unknown architecture or an `out` that exists (unless `overwrite`), InputError for labels or
-    images that do not fit, WorkspaceError where `out` cannot be written.
+    `out` gets `config.json`, `model.safetensors` (fp32), `provenance.json`, `history.json` and `learning-curve.svg`,
+    all or nothing; `local-dir:{out}` loads it. weights: what to start from (`cspedge.train.start.create`), None:
+    scratch. The weights kept are the last ones (their average with `ema_decay`): `data.val` chooses nothing, and its
+    figures are of the saved file, in fp32. On one machine the same recipe, images and thread count give the same bytes
+    on a CPU. Until it is done the training lies in a hidden folder beside `out`; called again after an interruption
+    with the same arguments, it goes on and ends in the same bytes. `progress` is called after steps, `note` with
+    sentences for the user. Raises UsageError for unknown names, an `out` that exists (unless `overwrite`), a size or a
+    batch that cannot be, and an interrupted training of other arguments; InputError for labels, images or weights that
+    do not fit; WorkspaceError where `out` cannot be written.
     """
+    import torch
+
+    begun, options, say = perf_counter(), options or TrainOptions(), note or (lambda text: None)
+    check_out(out, overwrite=overwrite)
+    check_counts(data, recipe)
+    place = _device(options.device)
+    augment = options.augment or (Augment.DEVICE if place.type == "cuda" else Augment.CPU)
     names = data.train.class_names
-    labels = labels_for(data.train, names, num_classes=len(names))
-    val_labels = labels_for(data.val, names, num_classes=len(names))
-    if len(data.train) < 2 or not data.val:
-        raise InputError(
-            f"{data.name!r} has {len(data.train)} training and {len(data.val)} validation images; "
-            "two and one at least are needed"
+    with seeded(recipe.seed), torch_threads(options.threads):
+        start = create(model, recipe, names, weights)
+        if start.fresh:
+            say(f"of {start.name!r} everything is taken but {', '.join(start.fresh)}: the classes are others")
+        key = {
+            "model": model,
+            "recipe": recipe.as_dict(),
+            "start": start.sha256,
+            "train": described(data.train) | {"name": data.name},
+            "val": described(data.val),
+            "threads": torch.get_num_threads(),
+            "device": device_kind(place),
+            "augment": augment.value,
+            "versions": versions(),
+            "trajectory": TRAJECTORY,
+        }
+        with work_folder(out, key, overwrite=overwrite) as folder:
+            job = _Job(data=data, start=start, recipe=recipe, place=place, augment=augment, options=options, say=say)
+            return job.run(folder, out, begun, progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One training, checked and ready to run in its work folder."""
+
+    data: TrainData
+    start: Start
+    recipe: Recipe
+    place: torch.device
+    augment: Augment
+    options: TrainOptions
+    say: Callable[[str], None]
+
+    def run(self, folder: Path, out: Path, begun: float, progress: Callable[[Progress], None] | None) -> TrainResult:
+        contract = _contract(self.start.net.pretrained_cfg, self.recipe)
+        val = self._validation(contract)
+        pixels = self._pixels(folder)
+        trainer = Trainer(self.start.net.to(self.place), self._source(pixels))
+        before = read_state(folder)
+        if before is not None:
+            trainer.restore(before)
+            self.say(f"taking up the interrupted training after step {trainer.step} ({len(trainer.history)} epochs)")
+        resumed = 0 if before is None else before["resumed"] + 1
+        earlier = 0.0 if before is None else before["wall_s"]
+
+        def wall_s() -> float:
+            return earlier + perf_counter() - begun
+
+        trainer.run(
+            save=lambda: write_state(folder, trainer.state() | {"resumed": resumed, "wall_s": wall_s()}),
+            save_every_s=self.options.save_every_s,
+            evaluate=lambda net: evaluation.quick_top1(net, val, contract, self.place),
+            eval_every=self.options.eval_every,
+            progress=progress,
         )
-    with new_folder(out, overwrite=overwrite) as folder, seeded(recipe.seed), torch_threads(threads):
-        net = _create(model, len(names), recipe.img_size)
-        place = _device(device)
-        contract = _contract(net.pretrained_cfg, recipe)
-        # Before training, so that an unreadable validation image does not cost hours.
-        val = load(data.val, None, contract, labels=val_labels, workers=max(1, workers))
-        trained = _fit(net.to(place), data.train, labels, recipe, place, workers, progress)
-        weights = write_model(trained, folder, data.name, names, recipe)
-        metrics = _evaluate(folder, val, contract, place)
-        architecture = str(net.pretrained_cfg["architecture"])
-        write_provenance(folder, architecture, data, recipe, _device_kind(place), metrics, weights)
-    return TrainResult(
-        path=out,
-        architecture=architecture,
-        device=_device_kind(place),
-        n_train=len(data.train),
-        n_val=metrics["n"],
-        top1=metrics["top1"],
-        top5=metrics["top5"],
-        macro_top1=metrics["macro_top1"],
-        weights_sha256=weights,
-    )
+        result = folder / "result"
+        result.mkdir(exist_ok=True)
+        weights = write_model(trainer.trained, result, self.data.name, self.data.train.class_names, self.recipe)
+        metrics = self._evaluated(result, val, contract)
+        done = self.recipe.batch_size * trainer.step
+        ran = Run(
+            device=device_kind(self.place),
+            device_name=device_name(self.place),
+            precision=trainer.precision,
+            augment=self.augment.value,
+            cache=pixels.place.value,
+            wall_s=wall_s(),
+            images_per_s=done / max(trainer.seconds, 1e-9),
+            resumed=resumed,
+        )
+        write_curve(result, trainer.history)
+        write_provenance(result, self.start, self.data, self.recipe, ran, metrics, weights)
+        publish(result, out)
+        return self._result(out, ran, metrics, weights)
 
+    def _validation(self, contract: Preprocess) -> ImageSet:
+        """Before training, so that an unreadable validation image does not cost hours."""
+        names = self.data.train.class_names
+        labels = labels_for(self.data.val, names, num_classes=len(names))
+        return load(self.data.val, None, contract, labels=labels, workers=self._workers() or 1)
 
-def _create(model: str, num_classes: int, img_size: int) -> Any:
-    import difflib
+    def _pixels(self, folder: Path) -> Pixels:
+        threads = self._workers() or 1
+        pixels = Pixels(self.data.train, check_images(self.data.train, threads), self.recipe)
+        pixels.fill(self.options.cache, folder, workers=threads, ram_bytes=self.options.cache_bytes)
+        if self.options.cache is Cache.AUTO and pixels.place is Cache.NONE:
+            size = f"{pixels.nbytes / 1e9:.1f} GB"
+            self.say(f"decoded images would take {size}, too much for memory and disk; they are decoded in every epoch")
+        return pixels
 
-    import timm
+    def _source(self, pixels: Pixels) -> Source:
+        names = self.data.train.class_names
+        return Source(
+            pixels=pixels,
+            labels=labels_for(self.data.train, names, num_classes=len(names)),
+            recipe=self.recipe,
+            cfg=self.start.net.pretrained_cfg,
+            workers=self._workers(),
+            place=self.place,
+            augment=self.augment,
+        )
 
-    if not timm.is_model(model):
-        close = difflib.get_close_matches(model.split(".")[0], timm.list_models(), n=5, cutoff=0.4)
-        raise unknown("architecture", model, close or timm.list_models("lcnet*"))
-    fixed = timm.get_pretrained_cfg(model)
-    sized = {"img_size": img_size} if fixed is not None and fixed.fixed_input_size else {}
-    return timm.create_model(model, pretrained=False, num_classes=num_classes, in_chans=3, **sized)
+    def _workers(self) -> int:
+        from cspedge.devices.host import describe
 
+        if self.options.workers is not None:
+            return self.options.workers
+        return min(4, describe().cores) if self.place.type == "cuda" else 0
 
-def _fit(
-    net: Any,
-    images: ImageList,
-    labels: NDArray[np.int64],
-    recipe: Recipe,
-    place: torch.device,
-    workers: int,
-    progress: Callable[[int, int, float], None] | None,
-) -> Any:
-    """The trained module: the average of the weights, or the last ones where `ema_decay` is 0."""
-    import torch
-    from timm.optim import create_optimizer_v2
-    from timm.scheduler import create_scheduler_v2
-    from timm.utils import ModelEmaV3
+    def _evaluated(self, folder: Path, val: ImageSet, contract: Preprocess) -> dict[str, Any]:
+        """Accuracy of the saved files in strict fp32; `val` went through the preprocessing of every later stage."""
+        import timm
 
-    batch = min(recipe.batch_size, len(images)) // 2 * 2 or 2  # mixup pairs the images of a batch
-    steps = len(images) // batch
-    mix, loss_of = _loss(recipe, len(images.class_names))
-    optimizer = create_optimizer_v2(net, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched=recipe.schedule,
-        num_epochs=recipe.epochs,
-        warmup_epochs=min(recipe.warmup_epochs, recipe.epochs - 1),
-        warmup_lr=recipe.lr / 100,
-        step_on_epochs=False,
-        updates_per_epoch=steps,
-    )
-    average = ModelEmaV3(net, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-    amp = place.type == "cuda" and torch.cuda.is_bf16_supported()
-    total = 0.0
-    net.train().to(memory_format=torch.channels_last)
-    source = batches(images, labels, recipe, net.pretrained_cfg, batch, workers)
-    for step, (pixels, targets) in enumerate(source, 1):
-        inputs, wanted = mix(pixels.to(place, memory_format=torch.channels_last), targets.to(place))
-        with torch.autocast(place.type, dtype=torch.bfloat16, enabled=amp):
-            loss = loss_of(net(inputs), wanted)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step_update(step)
-        if average is not None:
-            average.update(net, step=step)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise CspedgeError(f"training diverged in step {step} (loss {value}); lower lr (now {recipe.lr})")
-        total += value
-        if step % steps == 0:
-            if progress is not None:
-                progress(step // steps, recipe.epochs, total / steps)
-            total = 0.0
-    return net if average is None else average.module
+        net = timm.create_model(f"local-dir:{folder}", pretrained=True).eval().to(self.place)
+        if val.labels is None or resolve(net.pretrained_cfg) != contract:
+            raise CspedgeError(
+                f"the saved configuration asks for {resolve(net.pretrained_cfg)}, trained was {contract}"
+            )
+        return evaluation.metrics(evaluation.logits(net, val.images, contract, self.place), val.labels)
 
-
-def _loss(recipe: Recipe, num_classes: int) -> tuple[Callable[[Any, Any], tuple[Any, Any]], Callable[[Any, Any], Any]]:
-    import torch
-    from timm.data import Mixup
-    from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-
-    if recipe.mixup:
-        mix = Mixup(mixup_alpha=recipe.mixup, label_smoothing=recipe.label_smoothing, num_classes=num_classes)
-        return mix, SoftTargetCrossEntropy()
-    if recipe.label_smoothing:
-        return _unmixed, LabelSmoothingCrossEntropy(recipe.label_smoothing)
-    return _unmixed, torch.nn.CrossEntropyLoss()
-
-
-def _unmixed(inputs: Any, targets: Any) -> tuple[Any, Any]:
-    return inputs, targets
+    def _result(self, out: Path, ran: Run, metrics: dict[str, Any], weights: str) -> TrainResult:
+        return TrainResult(
+            path=out,
+            architecture=str(self.start.net.pretrained_cfg["architecture"]),
+            device=ran.device,
+            n_train=len(self.data.train),
+            n_val=metrics["n"],
+            top1=metrics["top1"],
+            top1_ci95=tuple(metrics["top1_ci95"]),
+            top5=metrics["top5"],
+            macro_top1=metrics["macro_top1"],
+            images_per_s=round(ran.images_per_s, 1),
+            wall_s=round(ran.wall_s, 1),
+            resumed=ran.resumed,
+            weights_sha256=weights,
+        )
 
 
 def _contract(cfg: Any, recipe: Recipe) -> Preprocess:
@@ -183,40 +247,18 @@ def _contract(cfg: Any, recipe: Recipe) -> Preprocess:
     return resolve({"input_size": size, "mean": cfg["mean"], "std": cfg["std"], **chosen})
 
 
-def _evaluate(folder: Path, val: ImageSet, contract: Preprocess, place: torch.device) -> dict[str, Any]:
-    """Accuracy of the saved files in strict fp32; `val` went through the preprocessing of every later stage."""
-    import numpy as np
-    import timm
-    import torch
-
-    net = timm.create_model(f"local-dir:{folder}", pretrained=True).eval().to(place)
-    if val.labels is None or resolve(net.pretrained_cfg) != contract:
-        raise CspedgeError(f"the saved configuration asks for {resolve(net.pretrained_cfg)}, trained was {contract}")
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (contract.mean, contract.std))
-    ranks: list[NDArray[np.int64]] = []
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for at in range(0, len(val), 64):
-            inputs = (torch.from_numpy(to_float(val.images[at : at + 64])) - mean) / std
-            logits = net(inputs.to(place)).float().cpu().numpy()
-            wanted = val.labels[at : at + 64]
-            ranks.append((logits > np.take_along_axis(logits, wanted[:, None], 1)).sum(1))
-    rank = np.concatenate(ranks)
-    recalls = [float((rank[val.labels == label] == 0).mean()) for label in np.unique(val.labels)]
-    return {
-        "n": len(rank),
-        "top1": round(float((rank == 0).mean()), 6),
-        "top5": round(float((rank < 5).mean()), 6),
-        "macro_top1": round(float(np.mean(recalls)), 6),
-    }
-
-
 def _device(name: str | None) -> torch.device:
     import torch
 
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    cuda = torch.cuda.is_available()
+    try:
+        place = torch.device(name or ("cuda" if cuda else "cpu"))
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {name!r}; give cpu, cuda or cuda:N") from error
+    missing = place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()
+    if place.type not in {"cpu", "cuda"} or missing:
+        raise UsageError(f"the device {name!r} is not here; {'cpu and cuda are' if cuda else 'cpu is'}")
+    return place
 
 
-def _device_kind(place: torch.device) -> str:
-    import torch
-
-    return f"cuda ({torch.cuda.get_device_name(place)})" if place.type == "cuda" else place.type
+__all__ = ["Progress", "TrainOptions", "TrainResult", "train"]

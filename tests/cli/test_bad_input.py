@@ -63,7 +63,7 @@ def refused(args: list[str], code: int, words: str, capsys: Any, folder: Path) -
             "cannot be lowered to 'fp16'; it offers fp32, int8",
         ),
         (["quantize", "--recipe", "best"], "unknown recipe 'best'; known: default, fast"),
-        (["export", "--head", "boxes"], "unknown head 'boxes'; known: logits"),
+        (["export", "--head", "boxes"], "unknown head 'boxes'; known: embedding, features, logits"),
         (["run", "lcnet_050.ra2_in1k"], "needs calibration images: give --calib DIR"),
         (["run", "--weights", "x.pth"], "--weights needs MODEL"),
         (["run", "--config", "none.toml"], "'none.toml' does not exist"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cspedge.errors import InputError
-from cspedge.evaluate.stats import Z95, bootstrap_ratio, paired_drop_interval, tango_interval
+from cspedge.evaluate.stats import Z95, bootstrap_ratio, paired_drop_interval, share_interval, tango_interval
 
 
 @st.composite
@@ -243,3 +243,11 @@ def test_unusable_samples(a: NDArray[np.float64], b: NDArray[np.float64], messag
 def test_no_resamples() -> None:
     with pytest.raises(InputError, match="resamples is 0"):
         bootstrap_ratio(np.ones((2, 5)), np.ones((2, 5)), seed=0, resamples=0)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"), [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)]
+)
+def test_wilson_interval(hits: int, n: int, low: float, high: float) -> None:
+    """Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3."""
+    assert share_interval(hits, n) == pytest.approx((low, high), abs=5e-5)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
-from timm.data import create_transform
+from timm.data import create_transform, resolve_data_config
 
 from cspedge.data.images import decode
 from cspedge.errors import InputError
-from cspedge.models.preprocess import manifest, resolve, to_float, transform
+from cspedge.models.preprocess import CROP_MODES, INTERPOLATIONS, manifest, resolve, to_float, transform
 
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "caltech101" / "val"
 CFG = {
@@ -98,6 +99,95 @@ def test_unusual_images_are_equal_to_timms(kind: str, tmp_path: Path) -> None:
     path = made(kind, tmp_path)
     for cfg in CONTRACTS:
         assert_as_timm(path, cfg)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_no_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (90, 130, 3), dtype=np.uint8)).save(path, exif=exif)
+    with Image.open(path) as image:
+        assert image.getexif()[0x0112] == orientation
+    assert_as_timm(path, CFG)
+    assert decode(path).image.size == (130, 90)
+
+
+@pytest.fixture(scope="module")
+def resized(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A real photograph from tiny to large, narrow, flat and one pixel high; grey and palette too."""
+    if not PHOTOS.is_dir():
+        pytest.skip(f"no photographs at {PHOTOS.name}: shared/data/caltech101 is not beside this checkout")
+    folder = tmp_path_factory.mktemp("sizes")
+    with Image.open(sorted(PHOTOS.rglob("*.jpg"))[0]) as image:
+        photo = image.convert("RGB")
+    sizes = [(8, 8), (1, 1), (200, 1), (1, 90), (63, 65), (128, 128), (31, 400), (1500, 1100)]
+    files = [folder / f"{w}x{h}.png" for w, h in sizes]
+    for file, size in zip(files, sizes, strict=True):
+        photo.resize(size).save(file)
+    photo.convert("CMYK").save(folder / "cmyk.jpg")
+    photo.convert("P").save(folder / "palette.gif")
+    photo.convert("LA").save(folder / "grey.png")
+    return [*files, folder / "cmyk.jpg", folder / "palette.gif", folder / "grey.png"]
+
+
+@pytest.mark.parametrize("crop_mode", CROP_MODES)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_every_interpolation_and_crop_mode_on_every_size(
+    interpolation: str, crop_mode: str, resized: list[Path]
+) -> None:
+    for path in resized:
+        assert_as_timm(path, {**CFG, "interpolation": interpolation, "crop_mode": crop_mode, "crop_pct": 0.95})
+
+
+@pytest.mark.parametrize("name", ["fbnetv3_b.ra2_in1k", "ese_vovnet19b_dw.ra_in1k", "cspdarknet53.ra_in1k"])
+@pytest.mark.parametrize("kind", ["own", "test", "other"])
+def test_image_sizes_are_resolved_as_by_timm(name: str, kind: str) -> None:
+    """The test size with its crop is what timm's validate.py takes; any other size is timm's `img_size`."""
+    cfg = timm.get_pretrained_cfg(name).to_dict()
+    if kind == "test":
+        theirs = resolve_data_config({}, pretrained_cfg=cfg, use_test_size=True)
+    else:
+        args = {"img_size": cfg["input_size"][1] if kind == "own" else 160}
+        theirs = resolve_data_config(args, pretrained_cfg=cfg)
+    ours = resolve(cfg, img_size=theirs["input_size"][1])
+    assert {key: getattr(ours, key) for key in theirs} == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "crop_pct", "shorter_edge"),
+    [
+        ("fbnetv3_b.ra2_in1k", 224, 0.95, 235),
+        ("fbnetv3_b.ra2_in1k", 256, 0.95, 269),
+        ("ese_vovnet19b_dw.ra_in1k", 224, 0.875, 256),
+        ("ese_vovnet19b_dw.ra_in1k", 288, 0.95, 303),
+    ],
+)
+def test_the_published_pairs_of_size_and_crop(name: str, size: int, crop_pct: float, shorter_edge: int) -> None:
+    contract = resolve(timm.get_pretrained_cfg(name).to_dict(), img_size=size)
+    assert (contract.input_size, contract.crop_pct) == ((3, size, size), crop_pct)
+    assert manifest(contract)["resize"]["resize_shorter_edge"] == shorter_edge
+
+
+@pytest.mark.parametrize(
+    ("change", "scaled", "first"),
+    [
+        ({}, {"resize_shorter_edge": 146}, (189, 146)),
+        ({"crop_mode": "squash"}, {"resize_to": [146, 146]}, (146, 146)),
+        ({"crop_mode": "border"}, {"resize_to_fit": [146, 146], "pad": [124, 116, 104]}, (146, 112)),
+        ({"input_size": (3, 64, 128)}, {"resize_to_cover": [73, 146]}, (146, 112)),
+    ],
+    ids=["center", "squash", "border", "oblong"],
+)
+def test_the_manifests_resize_rule_is_what_timm_does(
+    change: dict[str, object], scaled: dict[str, object], first: tuple[int, int]
+) -> None:
+    cfg = {**CFG, **change}
+    rule = manifest(resolve(cfg))["resize"]
+    assert {key: rule[key] for key in rule if key.startswith(("resize_", "pad"))} == scaled
+    assert rule["crop"] == [*cfg["input_size"]][1:]
+    steps = create_transform(**cfg, is_training=False).transforms
+    assert steps[0](Image.new("RGB", (130, 100))).size == first
 
 
 def test_transform_gives_uint8_of_the_input_size() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -12,7 +11,7 @@ import torch
 
 from cspedge._builtin import builtin_path
 from cspedge.errors import InputError, UsageError
-from cspedge.models.reference import load_reference, read_state
+from cspedge.models.reference import load_reference
 
 
 def test_the_built_in_model_says_what_it_is() -> None:
@@ -34,34 +33,6 @@ def test_normalisation_is_inside() -> None:
     mean, std = torch.tensor(pre.mean).view(1, 3, 1, 1), torch.tensor(pre.std).view(1, 3, 1, 1)
     with torch.no_grad():
         assert torch.allclose(reference.module(image), inner((image - mean) / std), atol=1e-5)
-
-
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "state_dict_ema"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_weight_files_and_their_wrappings(wrapper: str | None, prefix: str, tmp_path: Path) -> None:
-    state = timm.create_model(f"local-dir:{builtin_path()}", pretrained=True).state_dict()
-    named: Any = {prefix + k: v for k, v in state.items()}
-    file = tmp_path / "weights.pth"
-    torch.save({wrapper: named, "epoch": 3} if wrapper else named, file)
-    found = load_reference("lcnet_050", weights=str(file))
-    assert found.info.num_classes == 10, "the class count comes from the weights"
-    image = torch.rand(1, 3, 224, 224)
-    with torch.no_grad():
-        assert found.module(image).shape == (1, 10)
-
-
-def test_a_state_of_anything_but_tensors_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "weights.pth"
-    torch.save({"epoch": 3}, file)
-    with pytest.raises(InputError, match="no table of named tensors"):
-        read_state(file)
-
-
-def test_a_name_without_weights_at_hand(monkeypatch: Any) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="give --weights FILE, or local-dir:PATH"):
-        load_reference("lcnet_050.ra2_in1k")
 
 
 @pytest.mark.parametrize("model", ["hf-hub:someone/thing", "org/name"])

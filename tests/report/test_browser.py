@@ -14,13 +14,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cspedge.report import load, render
+from cspedge.types import Head
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (Debian: apt install chromium)")
@@ -217,6 +218,10 @@ CONTRAST = (
   return bad;
 })()"""
 )
+# A name squeezed to one letter per line makes its row tall.
+TALLEST_ROW = """
+Math.max(0, ...[...document.querySelectorAll('.matrix tbody tr, .levels tbody tr')].map(r => r.offsetHeight))
+"""
 PLOT_CLASHES = """
 (() => {
   const bad = [];
@@ -236,23 +241,56 @@ PLOT_CLASHES = """
 """
 
 
-@pytest.mark.parametrize(("width", "scheme"), VIEWS)
-def test_fits_reads_and_fetches_nothing(browser: Browser, page: Path, width: int, scheme: str) -> None:
+def look(browser: Browser, page: Path, width: int, scheme: str, name: str) -> None:
+    """Opens a page and finds nothing wrong with it: no overflow, nothing over something else, nothing fetched."""
     browser.open(page, width=width, scheme=scheme)
     assert browser.evaluate("innerWidth") == width
     assert browser.evaluate(OVERFLOW) == []
     assert browser.evaluate(PLOT_CLASHES) == []
     assert browser.evaluate(CONTRAST) == []
-    # A name squeezed to one letter per line makes its row this high.
-    assert (
-        browser.evaluate("Math.max(...[...document.querySelectorAll('.matrix tbody tr')].map(r => r.offsetHeight))")
-        < 48
-    )
+    assert browser.evaluate(TALLEST_ROW) < 48
     if width >= 390:
         assert browser.evaluate(SMALL) == []
     assert [url for url in browser.requested() if url != page.as_uri() and not url.startswith("data:")] == []
     assert browser.complaints() == []
-    browser.screenshot(f"report-{width}-{scheme}")
+    browser.screenshot(f"{name}-{width}-{scheme}")
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_fits_reads_and_fetches_nothing(browser: Browser, page: Path, width: int, scheme: str) -> None:
+    look(browser, page, width, scheme, "report")
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+@pytest.mark.parametrize("head", list(Head))
+def test_a_real_run_fits_too(
+    browser: Browser, real_run: Callable[[Head], Path], head: Head, width: int, scheme: str
+) -> None:
+    look(browser, real_run(head) / "report.html", width, scheme, head)
+
+
+@pytest.mark.parametrize("head", list(Head))
+def test_a_real_run_prints_and_needs_no_script(browser: Browser, real_run: Callable[[Head], Path], head: Head) -> None:
+    page = real_run(head) / "report.html"
+    assert layout(browser, page, script=True) == layout(browser, page, script=False)
+    look_at_print(browser, page, head)
+
+
+def layout(browser: Browser, page: Path, *, script: bool) -> tuple[float, float, list[str]]:
+    """Width, height and every text that a page shows."""
+    browser.open(page, width=390, script=script)
+    size = browser.call("Page.getLayoutMetrics")["cssContentSize"]
+    snapshot = browser.call("DOMSnapshot.captureSnapshot", computedStyles=[])
+    shown = [snapshot["strings"][i] for i in snapshot["documents"][0]["layout"]["text"] if i >= 0]
+    return size["width"], size["height"], shown
+
+
+def look_at_print(browser: Browser, page: Path, name: str) -> None:
+    browser.open(page, width=794, scheme="dark", media="print")
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.evaluate("[...document.querySelectorAll('.island li')].every(e => e.checkVisibility())")
+    assert browser.evaluate(CONTRAST) == []
+    browser.screenshot(f"{name}-print")
 
 
 def test_light_and_dark_differ_in_page_and_plots(browser: Browser, page: Path) -> None:
@@ -266,23 +304,13 @@ def test_light_and_dark_differ_in_page_and_plots(browser: Browser, page: Path) -
 
 
 def test_everything_is_there_without_script(browser: Browser, page: Path) -> None:
-    views = []
-    for script in (True, False):
-        browser.open(page, width=390, script=script)
-        size = browser.call("Page.getLayoutMetrics")["cssContentSize"]
-        snapshot = browser.call("DOMSnapshot.captureSnapshot", computedStyles=[])
-        shown = [snapshot["strings"][i] for i in snapshot["documents"][0]["layout"]["text"] if i >= 0]
-        views.append((size["width"], size["height"], shown))
-    assert views[0] == views[1]
-    assert "What really runs in int8" in views[1][2]
+    bare = layout(browser, page, script=False)
+    assert bare == layout(browser, page, script=True)
+    assert "What really runs in int8" in bare[2]
 
 
 def test_print_is_light_and_opens_what_is_folded(browser: Browser, page: Path) -> None:
-    browser.open(page, width=794, scheme="dark", media="print")
-    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert browser.evaluate("[...document.querySelectorAll('.island li')].every(e => e.checkVisibility())")
-    assert browser.evaluate(CONTRAST) == []
-    browser.screenshot("report-print")
+    look_at_print(browser, page, "report")
     pdf = base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True)["data"])
     assert pdf.startswith(b"%PDF")
 

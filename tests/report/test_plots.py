@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,22 @@ from xml.etree import ElementTree
 import pytest
 
 from cspedge.report import load
-from cspedge.report.plots import drop_plot, latency_plot, size_plot
+from cspedge.report.levels import levels_plot
+from cspedge.report.plots import cosine_plot, drop_plot, latency_plot, size_plot
+from cspedge.report.words import cosine, decibels
+from cspedge.types import Head
 
 EXAMPLE = Path(__file__).with_name("example_report.json")
-PLOTS = [drop_plot, latency_plot, size_plot]
+OUTPUTS = load(EXAMPLE)["model"]["outputs"]
 Plot = Callable[[list[Any]], str]
+
+
+def one_level(artifacts: list[Any]) -> str:
+    """The plot for feature maps, of the one output that the example has."""
+    return levels_plot(artifacts, OUTPUTS)
+
+
+PLOTS: list[Plot] = [drop_plot, latency_plot, size_plot, cosine_plot, one_level]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +88,7 @@ def test_values_and_groups(artifacts: list[dict[str, Any]]) -> None:
 def test_any_name(plot: Plot, name: str, artifacts: list[dict[str, Any]]) -> None:
     svg = plot([{**artifacts[0], "target": name}])
     shown = texts(svg)
-    assert any(word[:3] == name.replace("\x00", "")[:3] for word in shown)
+    assert any(word.startswith(name.replace("\x00", "")[:3]) for word in shown)
     assert "<b>" not in svg
 
 
@@ -93,6 +105,57 @@ def test_latencies_far_apart_take_a_logarithmic_axis(artifacts: list[dict[str, A
     ticks = [float(word) for word in words if word.replace(".", "").isdigit()]
     assert len(ticks) >= 2
     assert max(ticks) >= 10 * min(ticks) > 0
+
+
+@pytest.fixture
+def features(real_run: Callable[[Head], Path]) -> dict[str, Any]:
+    return load(real_run(Head.FEATURES) / "report.json")
+
+
+def bars(svg: str) -> list[float]:
+    """Heights of the bars, in the order they were drawn: paths that close, with a fill."""
+    found = []
+    for path in ElementTree.fromstring(svg).iter("path"):
+        if "z" in (path.get("d") or "") and "fill: var" in (path.get("style") or ""):
+            ys = [float(y) for y in re.findall(r"[ML] [\d.-]+ ([\d.-]+)", path.get("d") or "")]
+            found.append(max(ys) - min(ys))
+    return found
+
+
+def test_levels_are_bars_of_int8_as_long_as_their_sqnr(features: dict[str, Any]) -> None:
+    svg = levels_plot(features["artifacts"], features["model"]["outputs"])
+    words = texts(svg)
+    assert "onnxruntime int8" in words
+    assert "onnxruntime fp32" not in words
+    rows = next(a for a in features["artifacts"] if a["precision"] == "int8")["outputs"]
+    assert [word for word in words if "." in word] == [decibels(row["sqnr_db"]) for row in rows]
+    assert [word for word in words if word in {"2", "4", "8", "16", "32"}] == ["2", "4", "8", "16", "32"]
+    most = max(row["sqnr_db"] for row in rows)
+    lengths = bars(svg)
+    assert lengths == pytest.approx([40 * row["sqnr_db"] / most for row in rows], abs=0.1)
+
+
+def test_levels_of_float_where_there_is_no_int8(features: dict[str, Any]) -> None:
+    floats = [a for a in features["artifacts"] if a["precision"] == "fp32"]
+    assert "onnxruntime fp32" in texts(levels_plot(floats, features["model"]["outputs"]))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "word", "share"), [(None, "exact", 1.0), (-3.0, "\u22123.0", 0.0), (0.0, "0.0", 0.0)]
+)
+def test_levels_at_the_ends(features: dict[str, Any], ratio: float | None, word: str, share: float) -> None:
+    artifact = next(a for a in features["artifacts"] if a["precision"] == "int8")
+    artifact["outputs"][1]["sqnr_db"] = ratio
+    svg = levels_plot([artifact], features["model"]["outputs"])
+    assert word in texts(svg)
+    assert bars(svg)[1] == pytest.approx(40 * share, abs=0.1)
+
+
+def test_cosine_of_a_real_embedding(real_run: Callable[[Head], Path]) -> None:
+    artifacts = load(real_run(Head.EMBEDDING) / "report.json")["artifacts"]
+    words = texts(cosine_plot(artifacts))
+    for artifact in artifacts:
+        assert cosine(artifact["outputs"][0]["cosine_mean"]) in words
 
 
 def test_a_users_matplotlibrc_changes_nothing(artifacts: list[dict[str, Any]]) -> None:

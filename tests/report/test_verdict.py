@@ -83,7 +83,7 @@ def test_a_budget_moves_the_line(good: dict[str, Any]) -> None:
         ({"latency.speedup_ci95": None}, SHIP, "multiply-accumulates"),
         ({"latency": None}, SHIP, "multiply-accumulates"),
         ({"evidence": "reference-executor"}, SHIP, "not run on a device"),
-        ({"accuracy": None, "evidence": "not-run"}, CAUTION, "No accuracy was measured"),
+        ({"accuracy": None, "outputs": [], "evidence": "not-run"}, CAUTION, "No accuracy was measured"),
         ({"status": "failed", "reason": "no such op"}, STOP, "failed: no such op"),
         ({"status": "unavailable", "reason": "pip install it"}, STOP, "unavailable: pip install it"),
         ({"precision": "fp32", "accuracy.agreement": 0.98}, CAUTION, "a float artifact should on 99.0 %"),
@@ -102,6 +102,64 @@ def test_rules(good: dict[str, Any], changes: dict[str, Any], verdict: Verdict, 
     assert any(word in reason for reason in reasons), reasons
     if verdict != SHIP:
         assert word in reasons[0]
+
+
+def closeness(artifact: dict[str, Any], *means: float, neighbours: float | None = None) -> dict[str, Any]:
+    """The artifact as one of another head: no accuracy, an output for each mean cosine."""
+    row = {"n": 360, "sqnr_db": 20.0, "cosine_min": -1.0, "neighbour_agreement": neighbours}
+    outputs = [{**row, "name": f"level_{i}", "cosine_mean": mean} for i, mean in enumerate(means)]
+    return {**artifact, "accuracy": None, "outputs": outputs}
+
+
+@pytest.mark.parametrize(
+    ("precision", "means", "verdict", "word"),
+    [
+        ("int8", [0.98], SHIP, "fp32 0.9800 (360 images)."),
+        ("int8", [0.9999, 0.98, 0.99], SHIP, "fp32 0.9800 (level_1, the least of 3 outputs; 360 images)."),
+        ("int8", [0.9999, 0.9799], CAUTION, "short of 0.98"),
+        ("int8", [0.95], CAUTION, "short of 0.98"),
+        ("int8", [0.9999, 0.9499], STOP, "below 0.95"),
+        ("int8", [-0.2], STOP, "fp32 \u22120.2000"),
+        ("fp32", [0.9999999], SHIP, "fp32 >0.9999"),
+        ("fp32", [1.0], SHIP, "fp32 1 (360 images)"),
+        ("fp16", [0.9989], CAUTION, "short of 0.999"),
+        ("fp32", [0.94], STOP, "below 0.95"),
+    ],
+)
+def test_other_heads_go_by_the_output_that_is_furthest_off(
+    good: dict[str, Any], precision: str, means: list[float], verdict: Verdict, word: str
+) -> None:
+    got, reasons = judge(closeness({**good, "precision": precision}, *means), {})
+    assert got == verdict
+    assert any(word in reason for reason in reasons), reasons
+    assert not any("top-1" in reason or "No accuracy" in reason for reason in reasons)
+
+
+def test_a_targets_cosine_budget_moves_the_line(good: dict[str, Any]) -> None:
+    assert judge(closeness(good, 0.96), {"low_cosine": 0.97})[0] == STOP
+    assert judge(closeness(good, 0.96), {"min_cosine": 0.96})[0] == SHIP
+
+
+def test_neighbours_are_said_and_not_judged(good: dict[str, Any]) -> None:
+    verdict, reasons = judge(closeness(good, 0.99, neighbours=0.45), {})
+    assert verdict == SHIP
+    assert "45.0 % of images keep their nearest neighbour." in reasons
+
+
+def test_recommends_by_cosine_where_there_is_no_top1(report: dict[str, Any]) -> None:
+    for index, artifact in enumerate(report["artifacts"]):
+        if artifact["status"] != "ok":
+            continue
+        mean = {"fp32": 1.0, "fp16": 0.9999, "int8": 0.97}[artifact["precision"]]
+        changed = closeness(artifact, 0.99 if artifact["target"] == "executorch" else mean)
+        changed["verdict"], changed["reasons"] = judge(changed, {})
+        report["artifacts"][index] = changed
+    answer = recommend(report)
+    # int8 elsewhere is short of 0.98, executorch's is slower than fp32 on x86: a float artifact goes first here ...
+    assert answer["artifact"] == "onnxruntime/fp32"
+    assert platform(answer, "iOS")["artifact"] == "executorch/int8"  # ... and that slowness says nothing on a phone
+    assert platform(answer, "Android")["artifact"] == "executorch/int8"
+    assert any("Mean cosine similarity to fp32 0.9900" in why for why in platform(answer, "iOS")["why"])
 
 
 def test_size_and_time_budgets(good: dict[str, Any]) -> None:

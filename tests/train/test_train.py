@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,30 +15,36 @@ import torch
 from safetensors.torch import load_file
 
 from cspedge._builtin import builtin_path
-from cspedge.data import digits, labels_for, load, write_digits
+from cspedge.data import ImageList, digits, labels_for, load
+from cspedge.devices.host import describe
 from cspedge.digest import pretty_json, sha256_bytes, sha256_file
 from cspedge.errors import CspedgeError, InputError, UsageError, WorkspaceError
 from cspedge.models.preprocess import resolve, to_float
-from cspedge.train import RECIPES, Optimizer, Recipe, TrainData, TrainResult, recipe, train, train_data
+from cspedge.models.reference import load_reference
+from cspedge.train import (
+    RECIPES,
+    Augment,
+    Cache,
+    Optimizer,
+    Progress,
+    Recipe,
+    Schedule,
+    TrainData,
+    TrainResult,
+    recipe,
+    train_data,
+)
+from cspedge.train.batches import Source
+from cspedge.train.cache import Pixels
 from cspedge.train.checkpoint import described
+from cspedge.train.dataset import check_images
+from cspedge.train.evaluation import metrics
+from cspedge.train.fit import Trainer
 
-SHORT = dataclasses.replace(RECIPES["digits"], img_size=32, epochs=1, batch_size=20)
 CFG32 = {"input_size": (3, 32, 32), "crop_pct": 1.0, "interpolation": "bilinear"}
 FILES = {"config.json", "model.safetensors", "provenance.json"}
-
-
-def few(count: int = 60) -> TrainData:
-    """The first digits of every class."""
-    part = {}
-    for split, n in (("train", count), ("val", 20)):
-        images = digits(split)
-        by_class = [[i for i, c in enumerate(images.class_of) if c == name] for name in images.class_names]
-        part[split] = images.subset([i for turn in zip(*by_class, strict=False) for i in turn][:n])
-    return TrainData(name="few", train=part["train"], val=part["val"])
-
-
-def run(out: Path, *, change: Recipe = SHORT, data: TrainData | None = None, workers: int = 0) -> TrainResult:
-    return train("lcnet_050", data or few(), recipe=change, out=out, workers=workers, threads=1, device="cpu")
+ALL_FILES = FILES | {"history.json", "learning-curve.svg"}
+Run = Callable[..., TrainResult]
 
 
 def logits(folder: Path, images: np.ndarray) -> np.ndarray:
@@ -49,15 +57,16 @@ def logits(folder: Path, images: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+def trained(run: Run, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     return run(tmp_path_factory.mktemp("train") / "deep" / "model")
 
 
 def test_a_checkpoint_is_whole_and_loads_in_timm(trained: TrainResult) -> None:
-    assert {path.name for path in trained.path.iterdir()} == FILES
-    assert [path.name for path in trained.path.parent.iterdir()] == ["model"]  # no temporary folder stays
+    assert {path.name for path in trained.path.iterdir()} == ALL_FILES
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in trained.path.iterdir())
+    assert [path.name for path in trained.path.parent.iterdir()] == ["model"]  # no work folder stays
     config = json.loads((trained.path / "config.json").read_text())
-    assert (config["architecture"], config["num_classes"]) == ("lcnet_050", 10)
+    assert (config["architecture"], config["num_classes"]) == ("lcnet_035", 10)
     assert config["label_names"] == list("0123456789")
     assert config["pretrained_cfg"]["input_size"] == [3, 32, 32]
     assert config["pretrained_cfg"]["interpolation"] == "bilinear"
@@ -67,144 +76,180 @@ def test_a_checkpoint_is_whole_and_loads_in_timm(trained: TrainResult) -> None:
     assert {name: value.dtype for name, value in saved.items()} == {
         name: value.dtype for name, value in net.state_dict().items()
     }
-    by_hand = timm.create_model("lcnet_050", num_classes=10).eval()
+    by_hand = timm.create_model("lcnet_035", num_classes=10).eval()
     by_hand.load_state_dict(saved, strict=True)
     x = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         torch.testing.assert_close(net(x), by_hand(x), rtol=0, atol=0)
 
 
-def test_provenance_says_what_was_done_and_nothing_of_where(trained: TrainResult) -> None:
+def test_provenance_says_what_was_done_and_nothing_of_where(trained: TrainResult, short: Recipe) -> None:
     text = (trained.path / "provenance.json").read_text()
     provenance = json.loads(text)
     assert provenance["weights_sha256"] == trained.weights_sha256 == sha256_file(trained.path / "model.safetensors")
-    assert Recipe.from_dict(provenance["recipe"], where="provenance") == SHORT
+    assert Recipe.from_dict(provenance["recipe"], where="provenance") == short
     assert provenance["train"]["n"] == 60
-    assert provenance["fp32"]["val"]["n"] == 20
-    assert provenance["device"] == "cpu"
+    val = provenance["fp32"]["val"]
+    assert val["n"] == 20
+    for name in ("top1", "top5", "macro_top1"):
+        low, high = val[f"{name}_ci95"]
+        assert 0 <= low <= val[name] <= high <= 1
+    assert (provenance["device"], provenance["precision"], provenance["start"]) == ("cpu", "fp32", None)
+    assert provenance["device_name"] == describe().cpu
+    assert (provenance["augment"], provenance["cache"], provenance["resumed"]) == ("cpu", "ram", 0)
+    assert provenance["wall_s"] > 0
+    assert provenance["images_per_s"] > 0
+    assert {"cspedge", "timm", "torch", "torchvision"} <= set(provenance["versions"])
     assert "/" not in provenance["data"]
     assert str(trained.path.parent) not in text
     assert text == pretty_json(provenance)
 
 
-def test_the_metrics_are_those_of_the_saved_file(trained: TrainResult) -> None:
-    val = few().val
-    wanted = labels_for(val, val.class_names, num_classes=10)
-    found = logits(trained.path, load(val, None, resolve(CFG32), labels=wanted).images)
+def test_the_reference_shows_where_it_comes_from(trained: TrainResult) -> None:
+    info = load_reference(f"local-dir:{trained.path}").info
+    assert info.weights_sha256 == trained.weights_sha256
+    assert info.trained_on is not None
+    assert info.trained_on["fp32"]["val"]["top1"] == trained.top1
+
+
+def test_the_metrics_are_those_of_the_saved_file(trained: TrainResult, few: TrainData) -> None:
+    wanted = labels_for(few.val, few.val.class_names, num_classes=10)
+    found = logits(trained.path, load(few.val, None, resolve(CFG32), labels=wanted).images)
     assert trained.top1 == pytest.approx(float((found.argmax(1) == wanted).mean()), abs=1e-6)
     assert 0 <= trained.top1 <= trained.top5 <= 1
 
 
-def test_the_same_seed_gives_the_same_bytes(trained: TrainResult, tmp_path: Path) -> None:
+def test_intervals_are_those_of_the_textbook() -> None:
+    perfect = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 3, 3]]
+    found = metrics(perfect, np.array([0, 1, 2, 3, 3, 0]))
+    assert (found["top1"], found["macro_top1"]) == (round(5 / 6, 6), round(3.5 / 4, 6))
+    assert found["macro_top1_ci95"] == [0.75, 1.0]  # only class 0 is ever right or wrong
+
+
+def test_the_same_seed_gives_the_same_bytes(trained: TrainResult, run: Run, short: Recipe, tmp_path: Path) -> None:
     state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    again = run(tmp_path / "again", workers=1)  # loader processes change nothing
+    again = run(tmp_path / "again", workers=1, cache=Cache.DISK)  # neither changes the result
     assert torch.equal(state[0], torch.random.get_rng_state())
     assert (state[1] == np.random.get_state()[1]).all()
-    for name in FILES:
+    for name in ("config.json", "model.safetensors", "learning-curve.svg"):
         assert (again.path / name).read_bytes() == (trained.path / name).read_bytes(), name
-    other = run(tmp_path / "other", change=dataclasses.replace(SHORT, seed=1))
+    assert run(tmp_path / "none", cache=Cache.NONE).weights_sha256 == trained.weights_sha256
+    other = run(tmp_path / "other", change=dataclasses.replace(short, seed=1))
     assert other.weights_sha256 != trained.weights_sha256
 
 
-def test_every_option_trains(tmp_path: Path) -> None:
+@pytest.mark.parametrize("augment", Augment)
+def test_every_option_trains(augment: Augment, run: Run, short: Recipe, tmp_path: Path) -> None:
     change = dataclasses.replace(
-        SHORT,
+        short,
         optimizer=Optimizer.RMSPROPTF,
+        opt_eps=1e-3,
+        schedule=Schedule.STEP,
+        decay_epochs=0.5,
+        decay_rate=0.5,
+        warmup_epochs=0,
         mixup=0.0,
         label_smoothing=0.0,
         ema_decay=0.0,
         auto_augment="rand-m5-mstd0.5",
         hflip=0.5,
+        erase=0.5,
+        drop_rate=0.2,
+        drop_path_rate=0.1,
         epochs=2,
+        lr=1e-3,
     )
-    seen: list[tuple[int, int]] = []
-    train(
-        "lcnet_050",
-        few(),
-        recipe=change,
-        out=tmp_path / "out",
-        threads=1,
-        device="cpu",
-        progress=lambda epoch, epochs, loss: seen.append((epoch, epochs)) if loss > 0 else None,
-    )
-    assert seen == [(1, 2), (2, 2)]
+    seen: list[Progress] = []
+    done = run(tmp_path / "out", change=change, progress=seen.append, eval_every=1, augment=augment)
+    assert [(at.epoch, at.step) for at in seen] == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
+    assert all(at.loss > 0 and at.eta_s >= 0 and at.images_per_s > 0 for at in seen)
+    history = json.loads((done.path / "history.json").read_text())
+    assert [epoch["epoch"] for epoch in history] == [1, 2]
+    assert history[-1]["lr"] == pytest.approx(1e-3 * 0.5**4)  # two epochs of two halves
+    assert history[-1]["top1"] == done.top1  # 20 held-out images are all looked at, and the last weights are kept
+    assert "top-1, %" in (done.path / "learning-curve.svg").read_text()
 
 
-def test_an_existing_folder_is_kept(trained: TrainResult, tmp_path: Path) -> None:
+def test_the_named_schedules_are_timms(few: TrainData) -> None:
+    """The rate of every epoch's end, as timm's documented formulas give it."""
+    cosine = dataclasses.replace(RECIPES["default"], epochs=10, warmup_epochs=2, lr=1.0, batch_size=20)
+    step = dataclasses.replace(cosine, schedule=Schedule.STEP, decay_epochs=3.0, decay_rate=0.1, warmup_lr=0.5)
+    for change, expected in (
+        (cosine, [0.5 * (1 + math.cos(math.pi * e / 10)) for e in range(2, 10)]),
+        (step, [0.1 ** (e // 3) for e in range(2, 10)]),
+    ):
+        trainer = Trainer(timm.create_model("lcnet_035", num_classes=10), small_source(few, change))
+        trainer.scheduler.step_update(0)
+        assert trainer.optimizer.param_groups[0]["lr"] == (0.5 if change is step else 0.01)
+        found = []
+        for epoch in range(2, 10):
+            trainer.scheduler.step_update(3 * epoch)
+            found.append(trainer.optimizer.param_groups[0]["lr"])
+        assert found == pytest.approx(expected)
+
+
+def small_source(few: TrainData, recipe: Recipe) -> Source:
+    images = few.train
+    labels = labels_for(images, images.class_names, num_classes=10)
+    pixels = Pixels(images, check_images(images, 1), recipe)
+    cfg = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    place = torch.device("cpu")
+    return Source(pixels=pixels, labels=labels, recipe=recipe, cfg=cfg, workers=0, place=place, augment=Augment.CPU)
+
+
+def test_an_existing_folder_is_kept(trained: TrainResult, run: Run, tmp_path: Path) -> None:
     keep = tmp_path / "keep"
     keep.mkdir()
     (keep / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"keep' exists already; .*--overwrite"):
         run(keep)
     with pytest.raises(UsageError, match="is no checkpoint folder"):
-        train("lcnet_050", few(), recipe=SHORT, out=keep, overwrite=True)
+        run(keep, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["keep"]
     old = tmp_path / "old"
     old.mkdir()
     (old / "config.json").write_text("{}")
-    train("lcnet_050", few(), recipe=SHORT, out=old, overwrite=True, threads=1, device="cpu")
-    assert {path.name for path in old.iterdir()} == FILES
+    run(old, overwrite=True)
+    assert {path.name for path in old.iterdir()} == ALL_FILES
     assert (old / "model.safetensors").read_bytes() == (trained.path / "model.safetensors").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keep", "old"]
 
 
-def test_failures_leave_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"unknown architecture 'lcnet_05'; known: .*lcnet_050"):
-        train("lcnet_05", few(), recipe=SHORT, out=tmp_path / "out")
-    with pytest.raises(CspedgeError, match=r"training diverged in step \d+ .*lower lr"):
-        run(tmp_path / "out", change=dataclasses.replace(SHORT, lr=1e30, epochs=20, batch_size=4, warmup_epochs=0))
-    images = few().train
+def spoiled(images: ImageList, data: bytes, *, whole_header: bool) -> ImageList:
+    """The list with a first image whose bytes end early, after or within its header."""
     assert images.blobs is not None
-    half = images.blobs[0][:60]
-    broken = dataclasses.replace(
+    half = data[: 60 if whole_header else 7]
+    return dataclasses.replace(
         images, blobs=(half, *images.blobs[1:]), digests=(sha256_bytes(half), *images.digests[1:])
     )
-    for workers in (0, 1):
-        with pytest.raises(InputError, match=r"^the training image '0/\d+.png' cannot be decoded .*remove it$"):
-            run(tmp_path / "out", data=TrainData(name="few", train=broken, val=few().val), workers=workers)
-    none = few().val.subset([])
-    with pytest.raises(InputError, match="'few' has 60 training and 0 validation images"):
-        run(tmp_path / "out", data=TrainData(name="few", train=few().train, val=none))
-    assert few().val.blobs is not None
-    unreadable = dataclasses.replace(few().val, blobs=(half, *few().val.blobs[1:]))
-    with pytest.raises(InputError, match=r"1 of 20 images of 'digits/val' .* has changed"):
-        run(tmp_path / "out", data=TrainData(name="few", train=few().train, val=unreadable))
+
+
+@pytest.mark.parametrize("whole_header", [True, False])
+@pytest.mark.parametrize(("cache", "workers"), [(Cache.AUTO, 0), (Cache.NONE, 0), (Cache.NONE, 1)])
+def test_an_unreadable_image_ends_it(
+    whole_header: bool, cache: Cache, workers: int, run: Run, few: TrainData, tmp_path: Path
+) -> None:
+    broken = spoiled(few.train, few.train.read(0), whole_header=whole_header)
+    data = dataclasses.replace(few, train=broken)
+    words = "cannot be decoded" if whole_header else "is not a readable"
+    with pytest.raises(InputError, match=rf"^the training image '0/\d+.png' {words} .*remove it$"):
+        run(tmp_path / "out", data=data, workers=workers, cache=cache)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_failures_leave_nothing_behind(run: Run, few: TrainData, short: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(CspedgeError, match=r"training diverged in step \d+ .*lower lr"):
+        run(tmp_path / "out", change=dataclasses.replace(short, lr=1e30, epochs=20, batch_size=4, warmup_epochs=0))
+    unreadable = spoiled(few.val, few.val.read(0), whole_header=True)
+    with pytest.raises(InputError, match=r"1 of 20 images of 'digits/val' .* cannot be decoded"):
+        run(tmp_path / "out", data=dataclasses.replace(few, val=unreadable))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_says_so(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkspaceError, match=r"cannot write beside .*--out"):
+    with pytest.raises(WorkspaceError, match=r"cannot write .*file"):
         run(tmp_path / "file" / "out")
-
-
-# --- data ---
-
-
-def test_train_data_takes_digits_two_folders_or_one(tmp_path: Path) -> None:
-    write_digits(tmp_path / "two")
-    two = train_data(tmp_path / "two")
-    built_in = train_data("digits")
-    assert (two.train.digests, two.val.digests) == (built_in.train.digests, built_in.val.digests)
-    one = train_data(tmp_path / "two" / "val")
-    assert one.name == "val"
-    assert (len(one.train), len(one.val)) == (360, 90)
-    assert not set(one.train.digests) & set(one.val.digests)
-
-
-def test_train_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
-    flat = tmp_path / "flat"
-    flat.mkdir()
-    (flat / "a.png").write_bytes(digits("val").read(0))
-    with pytest.raises(InputError, match="two or more class folders; it has 0"):
-        train_data(flat)
-    for split in ("train", "val"):
-        for name in "01":
-            (tmp_path / "both" / split / name).mkdir(parents=True)
-            (tmp_path / "both" / split / name / "a.png").write_bytes(digits("val").read(int(name)))
-    with pytest.raises(InputError, match="share 2 images"):
-        train_data(tmp_path / "both")
-    assert len(train_data(tmp_path / "both", allow_overlap=True).val) == 2
 
 
 # --- recipes ---
@@ -232,12 +277,36 @@ def test_digits_are_never_mirrored() -> None:
         ({"hflip": 2}, "hflip is 2"),
         ({"mixup": -1}, "0 or more"),
         ({"interpolation": "cubic"}, "unknown interpolation 'cubic'; known: bicubic"),
+        ({"schedule": "poly"}, "'poly' is not a valid Schedule"),
+        ({"img_size": 64.0}, "img_size is 64.0, which is no int"),
+        ({"epochs": True}, "epochs is True, which is no int"),
+        ({"lr": float("nan")}, "lr is nan; a finite number is needed"),
+        ({"batch_size": 33}, "batch_size is 33 .* mixup pairs images"),
+        ({"auto_augment": "augmix-m3"}, "auto_augment is 'augmix-m3' .* 'rand-m7"),
+        ({"auto_augment": "rand-mstd"}, "auto_augment is 'rand-mstd'"),
     ],
 )
 def test_recipes_that_are_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Recipe.from_dict(values, where="my.toml")
-    with pytest.raises(UsageError, match="unknown training recipe 'digit'; known: default, digits"):
+
+
+def test_recipes_come_from_files(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('epochs = 3\nlr = 1e-3\nschedule = "step"\nscale = [0.5, 1]\n')
+    expected = dataclasses.replace(recipe("default"), epochs=3, lr=1e-3, schedule=Schedule.STEP, scale=(0.5, 1.0))
+    assert recipe(str(path)) == expected
+    path.write_text("epoch = 3")
+    with pytest.raises(UsageError, match=r"unknown key 'epoch' in '.*mine.toml'; known: "):
+        recipe(str(path))
+    path.write_text("epochs = ")
+    with pytest.raises(UsageError, match="is not TOML"):
+        recipe(str(path))
+    with pytest.raises(UsageError, match=r"cannot be read \(No such file"):
+        recipe(str(tmp_path / "none.toml"))
+    with pytest.raises(
+        UsageError, match="unknown training recipe 'digit'; known: default, digits, finetune, rmsproptf"
+    ):
         recipe("digit")
 
 
