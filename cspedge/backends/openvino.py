@@ -72,7 +72,7 @@ class OpenVinoBackend:
 
     name = "openvino"
     suffix = ".ir"
-    code_version = 1
+    code_version = 2
 
     def availability(self) -> Availability:
         """Whether openvino and onnx are installed."""
@@ -189,15 +189,19 @@ def _share_dequantize(proto: onnx.ModelProto) -> None:
 
 
 def _refusal(error: Exception, proto: onnx.ModelProto) -> str:
-    """One sentence with the operator and its place in the model, which OpenVINO gives by ONNX kind alone."""
-    text = str(error)
-    kinds = {kind for pair in re.findall(r"Node\((\w+)\)|failed for (\w+)-", text) for kind in pair if kind}
-    place = next((node.name for node in proto.graph.node if node.op_type in kinds), None)
-    reasons = re.findall(r"Exception from [^\n]*\n([^\n]+)", text)
-    if place is None:
+    """One sentence with the first operator refused and its place in the model; what it feeds is refused as well."""
+    order = {name: (i, n) for i, n in enumerate(proto.graph.node) for name in (n.name, *n.output)}
+    found = []
+    for block in str(error).split("\n-- ")[1:]:
+        named = re.search(r"Node\(\w+\): ([^>]+)>", block)
+        if named and named[1] in order:
+            lines = [line.strip() for line in block.partition("\nSummary:")[0].splitlines() if line.strip()]
+            found.append((*order[named[1]], lines[-1]))
+    if not found:
         return f"openvino cannot convert the model: {_short(error)}"
-    path, _, op = place.partition(":")
-    return f"openvino cannot convert {op} at {path!r}: {reasons[-1].strip() if reasons else _short(error)}"
+    _, node, reason = min(found, key=lambda entry: entry[0])
+    path, _, op = node.name.partition(":")
+    return f"openvino cannot convert {op} at {path!r}: {reason}"
 
 
 def _short(error: Exception) -> str:
