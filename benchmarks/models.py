@@ -1,7 +1,7 @@
 """Quantizes, lowers, runs and times many models on every target, one row of figures for each artifact.
 
     python benchmarks/models.py ../shared --out models.jsonl [--only lcnet_050 ...] [--img-size 96] [--recipe fast]
-    python benchmarks/models.py --table models.jsonl
+    python benchmarks/models.py --table models.jsonl [--brief]
 
 Each model runs in a process of its own, so that a runtime that crashes costs one row. A row is a JSON line in --out;
 rows that are there already are not made again. Weights: the trained reference in SHARED/references where there is one
@@ -215,6 +215,24 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def brief(found: list[dict[str, Any]]) -> str:
+    """One line for each model: the largest relative difference in fp32, SQNR to PT2E in int8, share of int8 MACs."""
+    targets = list(dict.fromkeys(target for target, _ in wanted()))
+    names = " | ".join(f"{t} fp32 | int8 dB | int8 MACs" for t in targets)
+    lines = [f"| model | px | {names} |", "|---|--:|" + "--:|--:|--:|" * len(targets)]
+    for model in dict.fromkeys(r["model"] for r in found):
+        mine = {(r["target"], r["precision"]): r for r in found if r["model"] == model}
+        cells = [model, str(next(iter(mine.values())).get("img_size", ""))]
+        for target in targets:
+            fp32, int8 = mine.get((target, "fp32"), {}), mine.get((target, "int8"), {})
+            cells.append(f"{fp32['max_rel']:.0e}" if fp32.get("status") == "ok" else fp32.get("status", "-"))
+            good = int8.get("status") == "ok"
+            cells.append(_decibel(int8["sqnr_pt2e_db"]) if good else int8.get("status", "-"))
+            cells.append(f"{int8['int8_mac_share']:.0%}" if good else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     int8 = row["precision"] == "int8"
     cells = [row["model"], str(row.get("img_size", "")), row.get("weights", "")]
@@ -249,10 +267,11 @@ def main() -> None:
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--rounds", type=int, default=5, help="of ten timed inferences; at least five")
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of a finished run")
+    parser.add_argument("--brief", action="store_true", help="with --table: a line for each model")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.table is not None:
-        print(table(list(rows(options.table))))
+        print((brief if options.brief else table)(list(rows(options.table))))
     elif options.shared is None:
         parser.error("SHARED is needed, or --table FILE")
     elif options.child:

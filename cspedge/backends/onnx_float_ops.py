@@ -68,6 +68,19 @@ def reduction(kind: str) -> Converter:
     return convert
 
 
+def _norm(w: Writer, node: fx.Node, a: Args) -> Result:
+    """The square root of the sum of squares; other norms are left to the exporter."""
+    source, order, dims, keep = a[:4]
+    return reduction("ReduceL2")(w, node, [source, dims, keep]) if order == 2 else None
+
+
+def _unbind(w: Writer, node: fx.Node, a: Args) -> Result:
+    axis = int(a[1])
+    parts = w.emit_many("Split", [w.tensor(a[0])], len(w.values[node]), axis=axis, num_outputs=len(w.values[node]))
+    axes = _integers(w, node, "axes", [axis])
+    return [w.emit("Squeeze", [part, axes], f".{i}") for i, part in enumerate(parts)]
+
+
 def _pad(w: Writer, node: fx.Node, a: Args) -> Result:
     import numpy as np
 
@@ -119,6 +132,22 @@ def _product(w: Writer, node: fx.Node, a: Args) -> Result:
     return w.emit("MatMul", [w.tensor(a[0]), w.tensor(a[1])])
 
 
+def _attention(w: Writer, node: fx.Node, a: Args) -> Result:
+    """softmax(q k^T * scale + mask) v; the scale is 1 / sqrt(the head's width) where none is given."""
+    query, key, value, mask, dropout, causal, scale = a[:7]
+    if dropout or causal:
+        return None
+    rank, width = len(w.values[key]), w.values[query][-1]
+    order = [*range(rank - 2), rank - 1, rank - 2]
+    turned = w.emit("Transpose", [w.tensor(key)], ".0", perm=order)
+    scores = w.emit("MatMul", [w.tensor(query), turned], ".1")
+    factor = _numbers(w, node, "scale", float(scale or width**-0.5), 1)
+    scores = w.emit("Mul", [scores, factor], ".2")
+    if mask is not None:
+        scores = w.emit("Add", [scores, w.tensor(mask)], ".3")
+    return w.emit("MatMul", [w.emit("Softmax", [scores], ".4", axis=-1), w.tensor(value)])
+
+
 def _softplus(w: Writer, node: fx.Node, a: Args) -> Result:
     return w.emit("Softplus", [w.tensor(a[0])]) if tuple(a[1:3]) == (1, 20) else None
 
@@ -133,6 +162,8 @@ FLOAT_CONVERTERS: dict[str, Converter] = {
     "softmax": _softmax,
     "sum": reduction("ReduceSum"),
     "amax": reduction("ReduceMax"),
+    "linalg_vector_norm": _norm,
+    "unbind": _unbind,
     "pad": _pad,
     "upsample_nearest2d": _nearest,
     "upsample_bilinear2d": _bilinear,
@@ -142,6 +173,7 @@ FLOAT_CONVERTERS: dict[str, Converter] = {
     "select": _select,
     "matmul": _product,
     "bmm": _product,
+    "scaled_dot_product_attention": _attention,
     "softplus": _softplus,
     "pixel_shuffle": _pixel_shuffle,
 }

@@ -111,6 +111,10 @@ def _clip(w: Writer, node: fx.Node, a: Args) -> Result:
     return w.emit("Clip", [w.tensor(a[0]), *("" if bound is None else w.tensor(bound) for bound in a[1:3])])
 
 
+def _clamp_min(w: Writer, node: fx.Node, a: Args) -> Result:
+    return _clip(w, node, [a[0], a[1], None])
+
+
 def _relu6(w: Writer, node: fx.Node, a: Args) -> Result:
     return _clip(w, node, [a[0], 0.0, 6.0])
 
@@ -257,6 +261,7 @@ CONVERTERS: dict[str, Converter] = {
     "relu6": _relu6,
     "hardtanh": _clip,
     "clamp": _clip,
+    "clamp_min": _clamp_min,
     "silu": _silu,
     "gelu": _gelu,
     "selu": _unary("Selu"),

@@ -35,13 +35,17 @@ def canonical(graph: fx.GraphModule) -> None:
 
 
 def _fold_constants(graph: fx.GraphModule) -> None:
-    """Evaluates once what reads nothing but parameters: weight standardisation, reshaped scales, blur filters."""
+    """Evaluates once what does not read the image: weight standardisation, blur filters, position embeddings.
+
+    What depends on the number of images is evaluated for one, where all its readers broadcast.
+    """
     import torch
     from torch import fx
 
     from cspedge.quantize.graph import set_tensor, tensor_of
 
     values: dict[fx.Node, Any] = {}
+    sized: set[fx.Node] = set()
 
     def value(item: Any) -> Any:
         return values[item] if isinstance(item, fx.Node) else item
@@ -49,15 +53,30 @@ def _fold_constants(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.op == "get_attr" and "val" in node.meta:  # else a submodule: the body of a higher-order operator
             values[node] = tensor_of(graph, node)
+        elif op_name(node) == "sym_size":
+            values[node] = 1
+            sized.add(node)
+        elif op_name(node) == "_assert_tensor_metadata":
+            graph.graph.erase_node(node)
         elif node.op == "call_function" and node.args and all(n in values for n in node.all_input_nodes):
             args, kwargs = fx.node.map_aggregate(node.args, value), fx.node.map_aggregate(node.kwargs, value)
             values[node] = node.target(*args, **kwargs)
+            sized |= {node} if sized.intersection(node.all_input_nodes) else set()
     for node in list(graph.graph.nodes):
-        wanted = node.op == "call_function" and any(u not in values for u in node.users)
-        if wanted and isinstance(values.get(node), torch.Tensor):
+        readers = [user for user in node.users if user not in values]
+        wanted = node.op == "call_function" and readers and isinstance(values.get(node), torch.Tensor)
+        if wanted and (node not in sized or all(_broadcasts(user, values[node].dim()) for user in readers)):
             base = module_path(node).replace(".", "_") or node.name
             node.replace_all_uses_with(set_tensor(graph, node, f"{base}_constant", values[node]))
     graph.graph.eliminate_dead_code()
+
+
+def _broadcasts(node: fx.Node, rank: int) -> bool:
+    """Whether the node takes one row for all images beside another operand of the same rank."""
+    value = node.meta.get("val")
+    return (
+        op_name(node) in BROADCASTING and len(node.all_input_nodes) == 2 and value is not None and value.dim() == rank
+    )
 
 
 class Maker:

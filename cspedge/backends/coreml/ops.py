@@ -209,7 +209,7 @@ def pool(kind: str) -> Builder:
 
 
 def reduce(name: str) -> Builder:
-    """reduce_mean, reduce_sum, reduce_max, reduce_min over `axes` (all of them where not given)."""
+    """reduce_mean, reduce_sum, reduce_max, reduce_min, reduce_l2_norm over `axes` (all of them where not given)."""
 
     def build(call: Call) -> Kernel:
         import torch
@@ -221,8 +221,8 @@ def reduce(name: str) -> Builder:
         keep = bool(call.value("keep_dims", False))
         if 0 in dims:
             call.single("a reduction over the first axis")
-        function: Callable[..., torch.Tensor] = getattr(torch, name)
-        return lambda env: function(env[x], dims, keepdim=keep)
+        function: Callable[..., torch.Tensor] = torch.linalg.vector_norm if name == "norm" else getattr(torch, name)
+        return lambda env: function(env[x], dim=dims, keepdim=keep)
 
     return build
 
@@ -286,6 +286,7 @@ ARITHMETIC: dict[str, Builder] = {
     "avg_pool": pool("avg"),
     "batch_norm": batch_norm,
     "conv": conv,
+    "cos": unary("cos"),
     "elu": elu,
     "exp": unary("exp"),
     "gelu": gelu,
@@ -297,11 +298,13 @@ ARITHMETIC: dict[str, Builder] = {
     "pow": binary("pow"),
     "prelu": prelu,
     "real_div": binary("true_divide"),
+    "reduce_l2_norm": reduce("norm"),
     "reduce_mean": reduce("mean"),
     "reduce_sum": reduce("sum"),
     "rsqrt": rsqrt,
     "sigmoid": unary("sigmoid"),
     "sigmoid_hard": sigmoid_hard,
+    "sin": unary("sin"),
     "silu": unary("silu"),
     "softmax": softmax,
     "softplus": unary("softplus"),

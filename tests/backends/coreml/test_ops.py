@@ -154,6 +154,12 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         lambda x: x.mean((2, 3), keepdims=True),
     ),
     "reduce_sum": (lambda mb, x, K: mb.reduce_sum(x=x, axes=[-1], keep_dims=False), lambda x: x.sum(-1)),
+    "reduce_l2_norm": (
+        lambda mb, x, K: mb.reduce_l2_norm(x=x, axes=[-1], keep_dims=True),
+        lambda x: np.sqrt((x * x).sum(-1, keepdims=True)),
+    ),
+    "sin": (lambda mb, x, K: mb.sin(x=x), np.sin),
+    "cos": (lambda mb, x, K: mb.cos(x=x), np.cos),
     "reduce_max": (lambda mb, x, K: mb.reduce_max(x=x, axes=[1], keep_dims=True), lambda x: x.max(1, keepdims=True)),
     "reduce_min": (lambda mb, x, K: mb.reduce_min(x=x, axes=[2], keep_dims=False), lambda x: x.min(2)),
     "batch_norm": (
