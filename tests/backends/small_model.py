@@ -49,19 +49,27 @@ def quantize(module: nn.Module, shape: tuple[int, int, int]) -> QuantizedModel:
     return calibrate(prepare(module.eval(), shape), shape, noise(shape, 4, seed=0), options)
 
 
-def timm_model(name: str, shape: tuple[int, int, int] = LCNET, blocks: int | None = None) -> nn.Module:
+def timm_model(
+    name: str, shape: tuple[int, int, int] = LCNET, blocks: int | None = None, stages: int | None = None
+) -> nn.Module:
     """A timm model with random weights and 10 classes; its batch norms see noise once, else all signal dies out.
 
-    blocks: how many of each stage's are kept, the last one among them; None for all. Batch-norm shifts are one: with
-    zero a random network is chaotic, and rounding grows from layer to layer as in no trained one.
+    blocks: how many of each stage's are kept, the last one among them; stages: how many are kept; None for all.
+    Batch-norm shifts are one: with zero a random network is chaotic, and rounding grows from layer to layer as in no
+    trained one.
     """
     import timm
+    from timm.layers import ClassifierHead
 
     torch.manual_seed(0)
     module = timm.create_model(name, pretrained=False, num_classes=10).train()
     for path, stage in module.named_modules():
         if blocks is not None and re.fullmatch(r"blocks\.\d+|stages\.\d+\.blocks", path):
             del stage[blocks - 1 : -1]
+    if stages is not None:
+        module.stages = module.stages[:stages]
+        width = module.stages(module.stem(torch.zeros(2, *shape))).shape[1]
+        module.head = ClassifierHead(width, 10)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0

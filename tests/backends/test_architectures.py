@@ -1,6 +1,6 @@
 """Every first-class family, and parts of many others, through all four targets in fp32 and int8.
 
-Stages are cut to a block or two and images are small: the operators and their neighbours are those of the whole models,
+Models are cut to a few blocks and images are small: the operators and their neighbours are those of the whole models,
 which `benchmarks/models.py` lowers at their full size.
 """
 
@@ -29,13 +29,14 @@ from cspedge.resources import target_names
 
 SMALL: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("small_model.py")))
 SHAPE = (3, 32, 32)
-FAMILIES = {  # and how many blocks of each stage are kept
-    "lcnet_035": 2,
-    "fbnetv3_b": 2,
-    "ese_vovnet19b_dw": 1,
-    "cspdarknet53": 1,
-    "cspresnet50": 1,
-    "cspresnext50": 1,
+# what is kept of each: blocks in a stage, stages
+FAMILIES: dict[str, tuple[int, int | None]] = {
+    "lcnet_035": (2, None),
+    "fbnetv3_b": (2, None),
+    "ese_vovnet19b_dw": (1, 2),
+    "cspdarknet53": (1, 2),
+    "cspresnet50": (1, 1),
+    "cspresnext50": (1, 2),
 }
 
 
@@ -111,7 +112,7 @@ def model(request: Any) -> tuple[nn.Module, QuantizedModel]:
     """A float module and its quantized form."""
     name = request.param
     if name in FAMILIES:
-        module, shape = SMALL["timm_model"](name, SMALL["LCNET"], FAMILIES[name]), SMALL["LCNET"]
+        module, shape = SMALL["timm_model"](name, SMALL["LCNET"], *FAMILIES[name]), SMALL["LCNET"]
     else:
         torch.manual_seed(0)
         module, shape = Classifier(BODIES[name]()).eval(), SHAPE
@@ -157,11 +158,29 @@ def test_what_a_backend_lacks_is_named(circular: QuantizedModel, target: str, me
         lower(circular, target, "fp32", tmp_path)
 
 
+def test_a_convolution_over_three_axes_is_named(tmp_path: Path) -> None:
+    class Lambda(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv3d(1, 1, (1, 3, 3), padding=(0, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.conv(x.unsqueeze(1)).squeeze(1)
+            return found
+
+    quantized = SMALL["quantize"](Classifier(Lambda()), SHAPE)
+    with pytest.raises(TargetError, match=r"executorch cannot run conv3d at 'body\.conv'"):
+        lower(quantized, "executorch", "fp32", tmp_path)
+    with pytest.raises(
+        TargetError, match=r"coreml: .* does not implement a convolution of rank 5: op 'body_conv__conv3d"
+    ):
+        lower(quantized, "coreml", "fp32", tmp_path)
+    assert lower(quantized, "openvino", "int8", tmp_path).bytes > 0
+
+
 @pytest.mark.parametrize("target", ["executorch", "onnxruntime"])
 def test_the_other_targets_go_on(circular: QuantizedModel, target: str, tmp_path: Path) -> None:
-    artifact = lower(circular, target, "int8", tmp_path)
-    assert artifact.audit is not None
-    assert artifact.audit.encodings_match
+    assert lower(circular, target, "fp32", tmp_path).bytes > 0
 
 
 @pytest.fixture(scope="module")

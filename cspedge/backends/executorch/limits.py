@@ -23,6 +23,9 @@ FUSED = frozenset({"relu", "relu6", "hardtanh", "clamp"})
 def check_limits(graph: fx.GraphModule) -> None:
     """Raises TargetError naming op, module path, value and range for the first rule that is broken."""
     for node in graph.graph.nodes:
+        if op_name(node) == "conv3d":  # it lowers, and fails when it runs
+            path = module_path(node) or "model"
+            raise TargetError(f"executorch cannot run conv3d at {path!r}: its kernels take 1-d and 2-d convolutions")
         kind = role(node)
         inputs = [found for a in node.all_input_nodes if (found := _read_encoding(a)) is not None]
         output = _written_encoding(node)
