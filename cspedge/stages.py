@@ -33,7 +33,7 @@ CODE: Mapping[str, int] = {
     "reference": 3,
     "images": 1,
     "logits": 2,
-    "quantize": 1,
+    "quantize": 2,
     "lower": 2,
     "evaluate": 2,
     "bench": 1,

@@ -90,10 +90,10 @@ def _gives_float(node: Any) -> bool:
 
 
 def _name(node: Any, readers: dict[str, Any]) -> str:
-    """The model's own name: ONNX Runtime appends `_token_N`, and leaves the parts of h-swish without a name."""
+    """The model's own name: ONNX Runtime appends `_token_N` or a fusion's name, and leaves h-swish's parts nameless."""
     while node is not None:
-        name = re.sub(r"_token_\d+$", "", node.name)
-        name = re.sub(r"\.(q|dq|product|bias|pool|sigmoid|\d+)(#\d+)?$", "", name)
+        name = re.sub(r"(_token_\d+|/\w+Fusion)$", "", node.name)
+        name = re.sub(r"\.(q|dq|product|bias|pool|sigmoid|log|mul|add|\d+)(#\d+)?$", "", name)
         if ":" in name:
             return name
         node = next((readers[o] for o in node.output if o in readers), None)

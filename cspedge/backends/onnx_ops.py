@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cspedge.backends.onnx_float_ops import FLOAT_CONVERTERS, reduction
+from cspedge.quantize.ops import op_name
+
 if TYPE_CHECKING:
     from torch import fx
 
@@ -48,9 +51,13 @@ def _conv2d(w: Writer, node: fx.Node, a: Args) -> Result:
 def _linear(w: Writer, node: fx.Node, a: Args) -> Result:
     """Gemm and Add apart: dq, dq -> Gemm runs in int8 with a float result; with a float bias inside it does not."""
     source, weight, bias = a
-    if len(w.values[source]) != 2:
-        return None
-    product = w.emit("Gemm", [w.tensor(source), w.tensor(weight)], "" if bias is None else ".product", transB=1)
+    suffix = "" if bias is None else ".product"
+    if len(w.values[source]) == 2:
+        product = w.emit("Gemm", [w.tensor(source), w.tensor(weight)], suffix, transB=1)
+    elif weight.op == "get_attr":
+        product = w.emit("MatMul", [w.tensor(source), w.constant(str(weight.target), w.array(weight).T)], suffix)
+    else:  # an int8 weight, which `_dequantize_weight` has turned
+        product = w.emit("MatMul", [w.tensor(source), w.tensor(weight)], suffix)
     return product if bias is None else w.emit("Add", [product, w.tensor(bias)])
 
 
@@ -77,13 +84,17 @@ def _parameters(w: Writer, node: fx.Node, a: Args) -> list[str]:
 
 
 def _dequantize_weight(w: Writer, node: fx.Node, a: Args) -> Result:
+    """The weight of a linear over more than two axes is stored turned, as MatMul wants it: [in, out]."""
     values, scales, zeros = (w.array(source) for source in a[:3])
+    axis = int(a[3])
+    if any(op_name(user) == "linear" and len(w.values[user]) != 2 for user in node.users):
+        values, axis = values.T, 1 - axis
     inputs = [
         w.constant(str(a[0].target), values),
         w.constant(str(a[1].target), scales),
         w.constant(str(a[2].target), zeros.astype(values.dtype)),
     ]
-    return w.emit("DequantizeLinear", inputs, axis=int(a[3]))
+    return w.emit("DequantizeLinear", inputs, axis=axis)
 
 
 def _unary(kind: str, *attributes: str) -> Converter:
@@ -98,6 +109,10 @@ def _unary(kind: str, *attributes: str) -> Converter:
 
 def _clip(w: Writer, node: fx.Node, a: Args) -> Result:
     return w.emit("Clip", [w.tensor(a[0]), *("" if bound is None else w.tensor(bound) for bound in a[1:3])])
+
+
+def _clamp_min(w: Writer, node: fx.Node, a: Args) -> Result:
+    return _clip(w, node, [a[0], a[1], None])
 
 
 def _relu6(w: Writer, node: fx.Node, a: Args) -> Result:
@@ -134,9 +149,12 @@ def _mean(w: Writer, node: fx.Node, a: Args) -> Result:
     """Over height and width it is GlobalAveragePool, which ONNX Runtime has in int8; ReduceMean it has not."""
     source, dims, keep = a[:3]
     if len(w.values[source]) != 4 or dims is None or sorted(d % 4 for d in dims) != [2, 3]:
-        return None
+        return _reduce_mean(w, node, a)
     pooled = w.emit("GlobalAveragePool", [w.tensor(source)], "" if keep else ".pool")
     return pooled if keep else _reshape_to(w, node, pooled)
+
+
+_reduce_mean = reduction("ReduceMean")
 
 
 def _adaptive_average(w: Writer, node: fx.Node, a: Args) -> Result:
@@ -227,6 +245,7 @@ def _concat(w: Writer, node: fx.Node, a: Args) -> Result:
 
 
 CONVERTERS: dict[str, Converter] = {
+    **FLOAT_CONVERTERS,
     "conv2d": _conv2d,
     "linear": _linear,
     "quantize_per_tensor": _quantize,
@@ -242,8 +261,16 @@ CONVERTERS: dict[str, Converter] = {
     "relu6": _relu6,
     "hardtanh": _clip,
     "clamp": _clip,
+    "clamp_min": _clamp_min,
     "silu": _silu,
     "gelu": _gelu,
+    "selu": _unary("Selu"),
+    "celu": _unary("Celu", "alpha"),
+    "mish": _unary("Mish"),
+    "exp": _unary("Exp"),
+    "neg": _unary("Neg"),
+    "abs": _unary("Abs"),
+    "sqrt": _unary("Sqrt"),
     "add": _binary("Add"),
     "sub": _binary("Sub"),
     "mul": _binary("Mul"),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cspedge.quantize.graph import NAME, output_nodes, tensor_of
-from cspedge.quantize.ops import module_path, op_name
+from cspedge.quantize.ops import full_arguments, module_path, op_name
 
 if TYPE_CHECKING:
     import onnx
@@ -61,6 +61,7 @@ class Writer:
     def __init__(self, model: PlacedModel) -> None:
         self.graph = model.graph
         self.outputs = model.outputs
+        self.quantized = model.encodings is not None
         self.values = record_values(model)
         self.names: dict[fx.Node, Any] = {}
         self._nodes: list[onnx.NodeProto] = []
@@ -99,7 +100,7 @@ class Writer:
             return  # a size: its number is read from `values` where it is used
         self._current = node
         converter = CONVERTERS.get(op_name(node))
-        result = converter(self, node, _arguments(node)) if converter is not None else None
+        result = converter(self, node, full_arguments(node)) if converter is not None else None
         if result is None:
             raise Unwritable(node)
         self.names[node] = result
@@ -182,15 +183,6 @@ def base_name(node: Any) -> str:
     if name == "dequantize_per_channel":
         return f"{node.args[0].target}.dq"
     return f"{module_path(node) or 'model'}:{name or node.name}"
-
-
-def _arguments(node: fx.Node) -> list[Any]:
-    """The node's arguments in the order of its ATen schema, defaults filled in."""
-    schema = getattr(node.target, "_schema", None)
-    arguments = list(node.args)
-    if schema is not None:
-        arguments += [node.kwargs.get(a.name, a.default_value) for a in schema.arguments[len(arguments) :]]
-    return arguments
 
 
 def _named(nodes: list[onnx.NodeProto], source: str, output: str) -> list[onnx.NodeProto]:

@@ -53,7 +53,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     suffix = ".onnx"
-    code_version = 1
+    code_version = 2
 
     def availability(self) -> Availability:
         """Whether onnxruntime and onnx are installed."""

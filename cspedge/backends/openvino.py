@@ -6,6 +6,7 @@ frontend drops the dequantize nodes of folded weights.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,7 +72,7 @@ class OpenVinoBackend:
 
     name = "openvino"
     suffix = ".ir"
-    code_version = 1
+    code_version = 2
 
     def availability(self) -> Availability:
         """Whether openvino and onnx are installed."""
@@ -98,7 +99,7 @@ class OpenVinoBackend:
             try:
                 converted = openvino.convert_model(str(source))
             except Exception as error:  # the frontend raises RuntimeError and its own types
-                raise TargetError(f"OpenVINO cannot convert the model: {_short(error)}") from error
+                raise TargetError(_refusal(error, proto)) from error
             save(converted, path, half=precision is Precision.FP16, keep=names)
 
     def load(self, path: Path, *, threads: int, options: Mapping[str, object]) -> OpenVinoSession:
@@ -185,6 +186,22 @@ def _share_dequantize(proto: onnx.ModelProto) -> None:
         kept.append(node)
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
+
+
+def _refusal(error: Exception, proto: onnx.ModelProto) -> str:
+    """One sentence with the first operator refused and its place in the model; what it feeds is refused as well."""
+    order = {name: (i, n) for i, n in enumerate(proto.graph.node) for name in (n.name, *n.output)}
+    found = []
+    for block in str(error).split("\n-- ")[1:]:
+        named = re.search(r"Node\(\w+\): ([^>]+)>", block)
+        if named and named[1] in order:
+            lines = [line.strip() for line in block.partition("\nSummary:")[0].splitlines() if line.strip()]
+            found.append((*order[named[1]], lines[-1]))
+    if not found:
+        return f"openvino cannot convert the model: {_short(error)}"
+    _, node, reason = min(found, key=lambda entry: entry[0])
+    path, _, op = node.name.partition(":")
+    return f"openvino cannot convert {op} at {path!r}: {reason}"
 
 
 def _short(error: Exception) -> str:

@@ -61,7 +61,7 @@ def _base(name: str, ends: Mapping[str, str]) -> str:
     name = name.partition("/")[0]
     if name in ends:
         return ends[name]
-    return re.sub(r"(\.(dq|product|bias|pool|sigmoid|\d+)(#\d+)?)+(_\d+)?$", "", name)
+    return re.sub(r"(\.(dq|product|bias|pool|sigmoid|log|mul|add|\d+)(#\d+)?)+(_\d+)?$", "", name)
 
 
 def _info(op: Any, key: str) -> str:

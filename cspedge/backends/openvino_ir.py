@@ -65,18 +65,21 @@ def _source(op: Any, position: int) -> Any:
 
 
 def _activation(op: Any) -> ReadbackActivation:
+    """The encoding of a FakeQuantize, which OpenVINO may have merged with a multiplication or addition.
+
+    One before it goes into the input range; the output range then says what the codes mean. One behind it goes into the
+    output range, and the merged op has that operator's name instead of our dequantize node's.
+    """
     where = op.get_friendly_name()
-    bounds = [_source(op, position).get_data().ravel() for position in range(1, 5)]
-    if op.get_attributes()["levels"] != LEVELS or any(b.size != 1 for b in bounds) or _differ(bounds):
+    low_in, high_in, low_out, high_out = (_source(op, position).get_data().ravel() for position in range(1, 5))
+    ours = re.search(r"\.dq(#\d+)?$", where) is not None
+    low, high = (low_out, high_out) if ours else (low_in, high_in)
+    if op.get_attributes()["levels"] != LEVELS or low.size != 1 or high.size != 1:
         raise TargetError(
             f"FakeQuantize {where!r} is not one int8 encoding for the whole tensor; lower the model again"
         )
-    scale, zero_point = encoding_of_range(float(bounds[0][0]), float(bounds[1][0]))
+    scale, zero_point = encoding_of_range(float(low[0]), float(high[0]))
     return ReadbackActivation(where=where, scale=scale, zero_point=zero_point)
-
-
-def _differ(bounds: list[NDArray[Any]]) -> bool:
-    return bool(bounds[0][0] != bounds[2][0] or bounds[1][0] != bounds[3][0])
 
 
 def encoding_of_range(low: float, high: float) -> tuple[float, int]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import InputError, TargetError
+from cspedge.quantize.canonical import canonical
 from cspedge.quantize.ops import Role, arg, is_tensor, module_path, op_name, role
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def prepare(
         expected = as_tuple(module(example))
         graph = _export(module, example)
         _functionalise(graph)
+        canonical(graph)
         _fold_batch_norm(graph)
         _linear_hardsigmoid(graph)
         _drop_unused(graph)
@@ -104,6 +106,9 @@ def _functionalise(graph: fx.GraphModule) -> None:
             "contiguous",
             "lift_fresh_copy",
         }:
+            for user in node.users:
+                if op_name(user) == "view":  # of a tensor whose strides may not allow a view any more
+                    user.target = aten.reshape.default
             node.replace_all_uses_with(arg(node, 0))
             graph.graph.erase_node(node)
         elif name.endswith("_") and hasattr(aten, name[:-1]):
@@ -151,6 +156,11 @@ def _replace_weight(graph: fx.GraphModule, node: fx.Node, weight: torch.Tensor, 
     node.args = tuple(args)
 
 
+def _foldable(node: fx.Node) -> bool:
+    """A convolution or linear with constant weights and one reader, which may become part of it."""
+    return role(node) is Role.WEIGHTED and arg(node, 1).op == "get_attr" and len(node.users) == 1
+
+
 def _fold_batch_norm(graph: fx.GraphModule) -> None:
     """conv -> batch norm becomes conv (Jacob et al. 2018, section 3.2); a batch norm alone becomes mul and add."""
     import torch
@@ -169,7 +179,7 @@ def _fold_batch_norm(graph: fx.GraphModule) -> None:
         factor = gamma.double() / torch.sqrt(var.double() + eps)
         shift = beta.double() - mean.double() * factor
         conv = arg(node, 0)
-        if role(conv) is Role.WEIGHTED and len(conv.users) == 1:
+        if _foldable(conv) and (op_name(conv) == "conv2d" or conv.meta["val"].dim() == 2):
             old = tensor_of(graph, arg(conv, 1))
             old_bias = tensor_of(graph, arg(conv, 2))
             assert old is not None
@@ -179,7 +189,7 @@ def _fold_batch_norm(graph: fx.GraphModule) -> None:
             result: fx.Node = conv
         else:
             with graph.graph.inserting_before(node):
-                shape = (1, -1, 1, 1)
+                shape = (1, -1, *([1] * (conv.meta["val"].dim() - 2)))
                 base = module_path(node).replace(".", "_") or node.name
                 scale = set_tensor(graph, node, f"{base}_factor", factor.float().reshape(shape))
                 offset = set_tensor(graph, node, f"{base}_shift", shift.float().reshape(shape))
@@ -209,7 +219,7 @@ def _linear_hardsigmoid(graph: fx.GraphModule) -> None:
         if op_name(node) != "hardsigmoid":
             continue
         conv = arg(node, 0)
-        if role(conv) is not Role.WEIGHTED or len(conv.users) != 1:
+        if not _foldable(conv):
             continue
         weight = tensor_of(graph, arg(conv, 1))
         bias = tensor_of(graph, arg(conv, 2))

@@ -3,9 +3,10 @@
 Roles decide where observers stand and which encodings must be equal:
 
 * ``weighted``: convolution and linear; int8 weights, output observed.
-* ``activation``: element-wise; may be fused into the op before it, output observed.
+* ``activation``: one tensor in, one out; may be fused into the op before it, output observed. Normalisations count
+  as such: they compute in float, and the convolution after them in int8.
 * ``combine``: several tensors in, one out (add, mul); output observed.
-* ``pool``: averages; output observed.
+* ``pool``: averages and sums; output observed.
 * ``share``: moves or selects values; input and output carry one encoding.
 * ``concat``: all inputs and the output carry one encoding (XNNPACK's rule, FACTS).
 
@@ -49,6 +50,13 @@ ROLES: dict[str, Role] = {
     "gelu": Role.ACTIVATION,
     "tanh": Role.ACTIVATION,
     "elu": Role.ACTIVATION,
+    "selu": Role.ACTIVATION,
+    "celu": Role.ACTIVATION,
+    "prelu": Role.ACTIVATION,
+    "mish": Role.ACTIVATION,
+    "softplus": Role.ACTIVATION,
+    "layer_norm": Role.ACTIVATION,
+    "group_norm": Role.ACTIVATION,
     "add": Role.COMBINE,
     "sub": Role.COMBINE,
     "mul": Role.COMBINE,
@@ -56,7 +64,16 @@ ROLES: dict[str, Role] = {
     "mean": Role.POOL,
     "adaptive_avg_pool2d": Role.POOL,
     "avg_pool2d": Role.POOL,
+    "sum": Role.POOL,
     "max_pool2d": Role.SHARE,
+    "amax": Role.SHARE,
+    "pad": Role.SHARE,
+    "upsample_nearest2d": Role.SHARE,
+    "upsample_bilinear2d": Role.SHARE,
+    "pixel_shuffle": Role.SHARE,
+    "pixel_unshuffle": Role.SHARE,
+    "expand": Role.SHARE,
+    "select": Role.SHARE,
     "view": Role.SHARE,
     "reshape": Role.SHARE,
     "flatten": Role.SHARE,
@@ -100,12 +117,25 @@ def role(node: fx.Node) -> Role:
     """The operator's role; `Role.FLOAT` for everything the table does not list."""
     if not is_tensor(node):
         return Role.FLOAT
+    if op_name(node) == "pad" and arg(
+        node, 3
+    ):  # only zero has a code in every encoding; TensorFlow's pools pad with -inf
+        return Role.FLOAT
     return ROLES.get(op_name(node), Role.FLOAT)
 
 
 def arg(node: fx.Node, index: int) -> Any:
     """A positional argument, None where there are fewer (fx types them too widely to be useful)."""
     return node.args[index] if len(node.args) > index else None
+
+
+def full_arguments(node: fx.Node) -> list[Any]:
+    """The node's arguments in the order of its ATen schema, defaults filled in."""
+    schema = getattr(node.target, "_schema", None)
+    arguments: list[Any] = list(node.args)
+    if schema is not None:
+        arguments += [node.kwargs.get(a.name, a.default_value) for a in schema.arguments[len(arguments) :]]
+    return arguments
 
 
 def is_tensor(node: fx.Node) -> bool:

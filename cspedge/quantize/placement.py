@@ -149,11 +149,17 @@ def chosen_tensors(graph: fx.GraphModule, placement: Placement) -> frozenset[str
             continue
         is_quantizable = node.op == "placeholder" or role(node) is not Role.FLOAT
         is_list = isinstance(node.meta.get("val"), (list, tuple))
-        skipped = _fused_into_next(node, placement) or _inside_affine_chain(node) or is_list
+        skipped = _fused_into_next(node, placement) or _inside_affine_chain(node) or is_list or _too_deep(node)
         left_float = node in outputs and _only_read_outside(node) and not placement.quantize_output
         if is_quantizable and not skipped and not left_float:
             chosen.add(node.meta[NAME])
     return frozenset(chosen)
+
+
+def _too_deep(node: fx.Node) -> bool:
+    """Whether the tensor has more than five axes, halfway through a space-to-depth: Core ML has no such tensors."""
+    value: Any = node.meta.get("val")
+    return hasattr(value, "dim") and value.dim() > 5
 
 
 def _only_read_outside(node: fx.Node) -> bool:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -48,18 +49,31 @@ def quantize(module: nn.Module, shape: tuple[int, int, int]) -> QuantizedModel:
     return calibrate(prepare(module.eval(), shape), shape, noise(shape, 4, seed=0), options)
 
 
-def lcnet() -> QuantizedModel:
-    """lcnet_050 with random weights, 10 classes, 64 px; its batch norms see noise once, else all signal dies out."""
+def timm_model(name: str, shape: tuple[int, int, int] = LCNET, blocks: int | None = None) -> nn.Module:
+    """A timm model with random weights and 10 classes; its batch norms see noise once, else all signal dies out.
+
+    blocks: how many of each stage's are kept, the last one among them; None for all. Batch-norm shifts are one: with
+    zero a random network is chaotic, and rounding grows from layer to layer as in no trained one.
+    """
     import timm
 
     torch.manual_seed(0)
-    module = timm.create_model("lcnet_050", pretrained=False, num_classes=10).train()
+    module = timm.create_model(name, pretrained=False, num_classes=10).train()
+    for path, stage in module.named_modules():
+        if blocks is not None and re.fullmatch(r"blocks\.\d+|stages\.\d+\.blocks", path):
+            del stage[blocks - 1 : -1]
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
+            nn.init.ones_(layer.bias)
     with torch.no_grad():
-        module(torch.from_numpy(noise(LCNET, 16, seed=2)).float() / 255)
-    return quantize(module, LCNET)
+        module(torch.from_numpy(noise(shape, 16, seed=2)).float() / 255)
+    return module.eval()
+
+
+def lcnet() -> QuantizedModel:
+    """lcnet_050 at 64 px, calibrated."""
+    return quantize(timm_model("lcnet_050"), LCNET)
 
 
 def placed(model: QuantizedModel, target: str, precision: Precision | str) -> PlacedModel:

@@ -37,7 +37,7 @@ class Call:
 
     def refuse(self, what: str) -> TargetError:
         """The error for something the executor does not implement, with the op's name and place."""
-        return TargetError(f"the reference executor does not implement {what}: {self.operation.place}")
+        return TargetError(f"coreml: the reference executor does not implement {what}: {self.operation.place}")
 
     def single(self, why: str) -> None:
         """Notes that this op is only right for one image at a time."""

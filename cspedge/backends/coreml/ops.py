@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cspedge.backends.coreml.call import Call
+from cspedge.backends.coreml.ops_spatial import upsample_bilinear
 
 if TYPE_CHECKING:
     import torch
@@ -124,13 +125,15 @@ def same_padding(call: Call, size: tuple[int, ...], kernel: list[int], stride: l
 
 
 def conv(call: Call) -> Kernel:
-    """2-D convolution. Zeros are padded in the real domain."""
+    """1-D or 2-D convolution. Zeros are padded in the real domain."""
     import torch
 
     x, weight, bias = call.tensor("x"), call.tensor("weight"), call.maybe_tensor("bias")
-    if len(call.shape(x)) != 4:
+    spatial = len(call.shape(x)) - 2
+    if spatial not in {1, 2}:
         raise call.refuse(f"a convolution of rank {len(call.shape(x))}")
-    stride, dilation = call.value("strides", [1, 1]), call.value("dilations", [1, 1])
+    convolve = torch.nn.functional.conv1d if spatial == 1 else torch.nn.functional.conv2d
+    stride, dilation = call.value("strides", [1] * spatial), call.value("dilations", [1] * spatial)
     groups = call.value("groups", 1)
     pads = same_padding(call, call.shape(x)[2:], list(call.shape(weight)[2:]), stride, dilation)
     padding, extra = _split_padding(pads)
@@ -138,7 +141,7 @@ def conv(call: Call) -> Kernel:
     def run(env: Env) -> torch.Tensor:
         value = env[x] if extra is None else torch.nn.functional.pad(env[x], extra)
         b = None if bias is None else env[bias]
-        return torch.nn.functional.conv2d(value, env[weight], b, stride, padding, dilation, groups)
+        return convolve(value, env[weight], b, stride, padding, dilation, groups)
 
     return run
 
@@ -206,7 +209,7 @@ def pool(kind: str) -> Builder:
 
 
 def reduce(name: str) -> Builder:
-    """reduce_mean, reduce_sum, reduce_max, reduce_min over `axes` (all of them where not given)."""
+    """reduce_mean, reduce_sum, reduce_max, reduce_min, reduce_l2_norm over `axes` (all of them where not given)."""
 
     def build(call: Call) -> Kernel:
         import torch
@@ -218,8 +221,8 @@ def reduce(name: str) -> Builder:
         keep = bool(call.value("keep_dims", False))
         if 0 in dims:
             call.single("a reduction over the first axis")
-        function: Callable[..., torch.Tensor] = getattr(torch, name)
-        return lambda env: function(env[x], dims, keepdim=keep)
+        function: Callable[..., torch.Tensor] = torch.linalg.vector_norm if name == "norm" else getattr(torch, name)
+        return lambda env: function(env[x], dim=dims, keepdim=keep)
 
     return build
 
@@ -242,31 +245,79 @@ def batch_norm(call: Call) -> Kernel:
     )
 
 
+def layer_norm(call: Call) -> Kernel:
+    """gamma * (x - mean) / sqrt(variance + epsilon) + beta, over the last axes."""
+    import torch
+
+    x, gamma, beta = call.tensor("x"), call.maybe_tensor("gamma"), call.maybe_tensor("beta")
+    shape, epsilon = call.shape(x), call.value("epsilon", 1e-5)
+    axes = sorted(call.axis(a, len(shape)) for a in call.value("axes"))
+    if axes != list(range(len(shape) - len(axes), len(shape))) or 0 in axes:
+        raise call.refuse(f"a normalisation over the axes {axes} of {len(shape)}")
+    sizes = [shape[a] for a in axes]
+    return lambda env: torch.nn.functional.layer_norm(
+        env[x],
+        sizes,
+        None if gamma is None else env[gamma],
+        None if beta is None else env[beta],
+        epsilon,
+    )
+
+
+def prelu(call: Call) -> Kernel:
+    """x where it is positive, else alpha * x, alpha per channel (axis 1)."""
+    import torch
+
+    x, alpha = call.tensor("x"), call.tensor("alpha")
+    return lambda env: torch.nn.functional.prelu(env[x], env[alpha])
+
+
+def rsqrt(call: Call) -> Kernel:
+    """1 / sqrt(x + epsilon)."""
+    import torch
+
+    epsilon = call.value("epsilon", 1e-12)
+    return _unary(lambda t: torch.rsqrt(t + epsilon), call)
+
+
 # Rounded to fp16 where the program says fp16.
 ARITHMETIC: dict[str, Builder] = {
     "add": binary("add"),
     "avg_pool": pool("avg"),
     "batch_norm": batch_norm,
     "conv": conv,
+    "cos": unary("cos"),
     "elu": elu,
+    "exp": unary("exp"),
     "gelu": gelu,
+    "layer_norm": layer_norm,
     "leaky_relu": leaky_relu,
     "linear": linear,
     "matmul": matmul,
     "mul": binary("mul"),
+    "pow": binary("pow"),
+    "prelu": prelu,
     "real_div": binary("true_divide"),
+    "reduce_l2_norm": reduce("norm"),
     "reduce_mean": reduce("mean"),
     "reduce_sum": reduce("sum"),
+    "rsqrt": rsqrt,
     "sigmoid": unary("sigmoid"),
     "sigmoid_hard": sigmoid_hard,
+    "sin": unary("sin"),
     "silu": unary("silu"),
     "softmax": softmax,
+    "softplus": unary("softplus"),
+    "sqrt": unary("sqrt"),
+    "square": unary("square"),
     "sub": binary("sub"),
     "tanh": unary("tanh"),
+    "upsample_bilinear": upsample_bilinear,
 }
 
 # Their results are values of their inputs (or fp16 constants) already.
 CHOOSING: dict[str, Builder] = {
+    "abs": unary("abs"),
     "clip": clip,
     "max_pool": pool("max"),
     "maximum": binary("maximum"),

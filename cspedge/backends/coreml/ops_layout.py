@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cspedge.backends.coreml.call import Call, product, round_to
+from cspedge.backends.coreml.ops_spatial import SPATIAL
 from cspedge.errors import TargetError
 
 if TYPE_CHECKING:
@@ -247,6 +248,7 @@ def constexpr_cast(call: Call) -> Kernel:
 
 
 MOVING: dict[str, Callable[[Call], Any]] = {
+    **SPATIAL,
     "cast": cast,
     "concat": concat,
     "constexpr_affine_dequantize": constexpr_affine_dequantize,

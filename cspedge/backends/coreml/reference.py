@@ -67,7 +67,9 @@ class Executor:
     def _build(self, operation: Operation) -> _Step | None:
         builder = ARITHMETIC.get(operation.type) or CHOOSING.get(operation.type) or MOVING.get(operation.type)
         if builder is None:
-            raise TargetError(f"the reference executor does not know the op {operation.type!r}: {operation.place}")
+            raise TargetError(
+                f"coreml: the reference executor does not know the op {operation.type!r}: {operation.place}"
+            )
         call = Call(operation=operation, types=self._types, constants=self.program.constants, env=self._constants)
         kernel = builder(call)
         call.finish()

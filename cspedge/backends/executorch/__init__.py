@@ -19,7 +19,7 @@ class ExecutorchBackend:
 
     name = "executorch"
     suffix = ".pte"
-    code_version = 1
+    code_version = 2
 
     def availability(self) -> Availability:
         """Whether executorch and its runtime library are installed; nothing of them is imported."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cspedge.backends.executorch.forms import xnnpack_forms
 from cspedge.backends.executorch.limits import check_limits
-from cspedge.backends.executorch.slices import with_slices
 from cspedge.errors import TargetError
 from cspedge.quantize.ops import module_path, op_name
 from cspedge.types import Precision
@@ -52,7 +53,7 @@ def lower(model: PlacedModel, precision: Precision, path: Path, *, stock: bool =
     """
     if precision is Precision.FP16:
         raise TargetError("executorch lowers fp32 and int8, not 'fp16'; leave fp16 out of this target's precisions")
-    sliced = replace(model, graph=with_slices(model.graph))
+    sliced = replace(model, graph=xnnpack_forms(model.graph))
     check_limits(sliced.graph)
     short = not stock and all(op_name(n) in KNOWN for n in sliced.graph.graph.nodes if n.op == "call_function")
     with _quiet(), _no_garbage_collection():
@@ -134,13 +135,29 @@ def _short_backend() -> type:
 
 
 def _explain(error: Exception, model: PlacedModel) -> str:
-    """One sentence; with the module path where the message names a node of the graph."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    reason = lines[0] if lines else type(error).__name__
-    for node in model.graph.graph.nodes:
-        if node.op == "call_function" and node.name in reason.replace("(", " ").replace(",", " ").split():
-            return f"executorch cannot lower {op_name(node)} at {module_path(node) or 'model'!r}: {reason}"
+    """One sentence; with op and module path where the message, or that of its cause, names a node of the graph.
+
+    Where none does, the first operator that is not among the common ones is named: one of those is usually to blame.
+    """
+    reason = _first_line(error)
+    calls = [node for node in model.graph.graph.nodes if node.op == "call_function"]
+    said: BaseException | None = error
+    while said is not None:
+        words = set(re.split(r"[^\w]+", _first_line(said)))
+        for node in calls:
+            if node.name in words:
+                return f"executorch cannot lower {op_name(node)} at {module_path(node) or 'model'!r}: {reason}"
+        said = said.__cause__
+    for node in calls:
+        if op_name(node) not in KNOWN:
+            kind, path = op_name(node) or str(node.target), module_path(node) or "model"
+            return f"executorch cannot lower this graph, most likely for {kind} at {path!r}: {reason}"
     return f"executorch cannot lower this graph: {reason}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager

@@ -88,6 +88,25 @@ def norm(x: Any) -> Any:
     return (x - mean) / np.sqrt(variance + 1e-3) * OTHER[0, :, 0, 0].reshape(shape) + mean
 
 
+def layer_norm(x: Any) -> Any:
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-3) * BIAS + BIAS[::-1]
+
+
+def bilinear(x: Any, size: tuple[int, int], aligned: bool) -> Any:
+    """Rows, then columns, each a mean of two neighbours weighted by their distance to the grid point."""
+    for axis, new in zip((2, 3), size, strict=True):
+        old = x.shape[axis]
+        spacing = (old - 1) / (new - 1) if aligned else old / new
+        point = np.arange(new) * spacing + (0 if aligned else 0.5 * spacing - 0.5)
+        point = np.clip(point, 0, old - 1)
+        low = np.floor(point).astype(int)
+        high = np.minimum(low + 1, old - 1)
+        part = (point - low).reshape([-1 if a == axis else 1 for a in range(4)])
+        x = np.take(x, low, axis) * (1 - part) + np.take(x, high, axis) * part
+    return x
+
+
 # name: (what the program does, what it means in float64); K(array) gives a constant in the program's type
 CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "add": (lambda mb, x, K: mb.add(x=x, y=K(OTHER)), lambda x: x + OTHER),
@@ -114,12 +133,33 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     ),
     "tanh": (lambda mb, x, K: mb.tanh(x=x), np.tanh),
+    "abs": (lambda mb, x, K: mb.abs(x=x), np.abs),
+    "exp": (lambda mb, x, K: mb.exp(x=x), np.exp),
+    "square": (lambda mb, x, K: mb.square(x=x), np.square),
+    "pow": (lambda mb, x, K: mb.pow(x=x, y=K(3.0)), lambda x: x**3),
+    "sqrt": (lambda mb, x, K: mb.sqrt(x=mb.abs(x=x)), lambda x: np.sqrt(np.abs(x))),
+    "rsqrt": (lambda mb, x, K: mb.rsqrt(x=mb.abs(x=x), epsilon=K(0.5)), lambda x: 1 / np.sqrt(np.abs(x) + 0.5)),
+    "softplus": (lambda mb, x, K: mb.softplus(x=x), lambda x: np.log1p(np.exp(x))),
+    "prelu": (
+        lambda mb, x, K: mb.prelu(x=x, alpha=K(POSITIVE)),
+        lambda x: np.where(x > 0, x, POSITIVE.reshape(1, 4, 1, 1) * x),
+    ),
+    "layer_norm": (
+        lambda mb, x, K: mb.layer_norm(x=x, axes=[3], gamma=K(BIAS), beta=K(BIAS[::-1].copy()), epsilon=K(1e-3)),
+        layer_norm,
+    ),
     "softmax": (lambda mb, x, K: mb.softmax(x=x, axis=1), lambda x: softmax(x, 1)),
     "reduce_mean": (
         lambda mb, x, K: mb.reduce_mean(x=x, axes=[2, 3], keep_dims=True),
         lambda x: x.mean((2, 3), keepdims=True),
     ),
     "reduce_sum": (lambda mb, x, K: mb.reduce_sum(x=x, axes=[-1], keep_dims=False), lambda x: x.sum(-1)),
+    "reduce_l2_norm": (
+        lambda mb, x, K: mb.reduce_l2_norm(x=x, axes=[-1], keep_dims=True),
+        lambda x: np.sqrt((x * x).sum(-1, keepdims=True)),
+    ),
+    "sin": (lambda mb, x, K: mb.sin(x=x), np.sin),
+    "cos": (lambda mb, x, K: mb.cos(x=x), np.cos),
     "reduce_max": (lambda mb, x, K: mb.reduce_max(x=x, axes=[1], keep_dims=True), lambda x: x.max(1, keepdims=True)),
     "reduce_min": (lambda mb, x, K: mb.reduce_min(x=x, axes=[2], keep_dims=False), lambda x: x.min(2)),
     "batch_norm": (
@@ -150,6 +190,12 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "conv_same_lower": (
         lambda mb, x, K: mb.conv(x=x, weight=K(WEIGHT), pad_type="same_lower", strides=[2, 2]),
         lambda x: convolve(x, WEIGHT, (2, 2), (1, 1, 1, 0)),
+    ),
+    "conv_1d": (
+        lambda mb, x, K: mb.conv(
+            x=mb.reduce_max(x=x, axes=[2], keep_dims=False), weight=K(WEIGHT[:, :, 0]), pad_type="custom", pad=[1, 1]
+        ),
+        lambda x: convolve(x.max(2)[:, :, None], WEIGHT[:, :, :1], pads=(0, 0, 1, 1))[:, :, 0],
     ),
     "linear": (lambda mb, x, K: mb.linear(x=x, weight=K(MATRIX), bias=K(BIAS[:5])), lambda x: x @ MATRIX.T + BIAS[:5]),
     "matmul": (lambda mb, x, K: mb.matmul(x=x, y=K(MATRIX.T.copy())), lambda x: x @ MATRIX.T),
@@ -226,6 +272,24 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         lambda mb, x, K: mb.pad(x=x, pad=[0, 0, 0, 0, 1, 2, 2, 1], mode="reflect"),
         lambda x: np.pad(x, ((0, 0), (0, 0), (1, 2), (2, 1)), mode="reflect"),
     ),
+    "upsample_nearest_neighbor": (
+        lambda mb, x, K: mb.upsample_nearest_neighbor(x=x, scale_factor_height=2, scale_factor_width=3),
+        lambda x: x.repeat(2, 2).repeat(3, 3),
+    ),
+    "upsample_bilinear": (
+        lambda mb, x, K: mb.upsample_bilinear(
+            x=x, scale_factor_height=2.0, scale_factor_width=1.5, align_corners=False
+        ),
+        lambda x: bilinear(x, (14, 9), False),
+    ),
+    "upsample_bilinear_aligned": (
+        lambda mb, x, K: mb.upsample_bilinear(x=x, scale_factor_height=2, scale_factor_width=3, align_corners=True),
+        lambda x: bilinear(x, (14, 18), True),
+    ),
+    "pixel_shuffle": (
+        lambda mb, x, K: mb.pixel_shuffle(x=x, upscale_factor=2),
+        lambda x: x.reshape(len(x), 1, 2, 2, 7, 6).transpose(0, 1, 4, 2, 5, 3).reshape(len(x), 1, 14, 12),
+    ),
     "identity": (lambda mb, x, K: mb.identity(x=x), lambda x: x),
 }
 
@@ -286,7 +350,7 @@ def test_elementwise_fp16_is_correctly_rounded(mil: Make, case: str, monkeypatch
 
 def test_every_known_op_is_tested() -> None:
     elsewhere = {"cast", "quantize", "dequantize", "constexpr_affine_dequantize", "constexpr_cast"}
-    assert {c if c in KNOWN else c.split("_")[0] for c in CASES} - {"max", "avg"} <= KNOWN
+    assert {c if c in KNOWN else c.split("_")[0] for c in CASES} - {"max", "avg", "upsample"} <= KNOWN
     assert set(CASES) | elsewhere >= KNOWN
 
 
