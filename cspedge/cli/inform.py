@@ -25,6 +25,7 @@ def models(
     """List models: the first-class ones, or any timm names that match a pattern."""
     from rich.table import Table
 
+    from cspedge.models import mmpretrain
     from cspedge.models.catalog import SOURCE, catalog
 
     with quiet_stdout():
@@ -50,6 +51,9 @@ def models(
     print("params: millions; top-1, top-5: published fp32, percent; -: none, or not counted")
     print(f"  ({SOURCE})")
     print("weights: cached here; hub: fetched when used; none: timm publishes none")
+    print("with --weights FILE also mmpretrain:NAME, NAME being one of")
+    for name in mmpretrain.names():
+        print(f"  {name}")
 
 
 def _figure(value: float | None, factor: float = 1.0, digits: int = 1) -> str:

@@ -257,7 +257,8 @@ def _naming(label_names: Sequence[str], num_classes: int) -> str:
     if label_names:
         shown = ", ".join(map(repr, label_names[:3]))
         return f"as the model's {len(label_names)} labels are named ({shown}{', ...' if len(label_names) > 3 else ''})"
-    return f"0 to {num_classes - 1} (the model has no label names), or have exactly {num_classes} folders"
+    without = "the model has no label names; --labels FILE gives them"
+    return f"0 to {num_classes - 1} ({without}), or have exactly {num_classes} folders"
 
 
 def _extensions() -> str:

@@ -26,6 +26,10 @@ def _decode(left: _Leaves) -> list[str]:
     if left.get("exif_orientation") == "ignored":
         told.append("Do not turn it by its EXIF orientation: the figures here were measured without that.")
         del left["exif_orientation"]
+    kinds = sorted(key for key in left if key.startswith("from.") and isinstance(left[key], str))
+    if kinds:
+        said = "; ".join(f"{key.removeprefix('from.')}: {left.pop(key)}" for key in kinds)
+        told.append(f"Other kinds of files: {said}.")
     return told
 
 
@@ -47,7 +51,17 @@ def _resize(left: _Leaves) -> list[str]:
         told.append(f"Take the {width} \u00d7 {height} px in the middle.{pad}")
     for key in ("resize.crop_mode", "resize.crop_pct", "resize.interpolation"):
         del left[key]
+    for key, value in _in_pixels(scaled, (height, width), left.get("normalization.mean")).items():
+        if f"resize.{key}" in left and left[f"resize.{key}"] == value:  # said above; another number is listed
+            del left[f"resize.{key}"]
     return told
+
+
+def _in_pixels(scaled: tuple[int, int], size: tuple[int, int], mean: Any) -> dict[str, Any]:
+    """The same rule as the manifest spells it out."""
+    pad = [round(255 * v) for v in mean] if _all(mean, _number) else None
+    sides = {key: list(scaled) for key in ("resize_to", "resize_to_fit", "resize_to_cover")}
+    return {"resize_shorter_edge": scaled[0], **sides, "crop": list(size), "crop_at": "center", "pad": pad}
 
 
 def _shorter(height: int, width: int) -> str:

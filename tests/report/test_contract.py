@@ -47,7 +47,9 @@ def test_resize_in_numbers(size: tuple[int, int], mode: str, resize: str, crop: 
 
 def test_every_key_of_the_manifest_is_told_in_order() -> None:
     told = steps(contract((224, 224), "center"))
-    marks = ["RGB", "EXIF", "shorter side", "antialias", "in the middle", "[1, 3, 224, 224]", "the graph itself"]
+    files = "Other kinds of files: alpha: dropped; animation: first frame;"
+    resize = ["shorter side", "antialias", "in the middle"]
+    marks = ["RGB", "EXIF", files, *resize, "[1, 3, 224, 224]", "the graph itself"]
     assert len(told) == len(marks)
     assert all(mark in step for mark, step in zip(marks, told, strict=True))
 
@@ -58,10 +60,11 @@ def test_a_whole_squash_crops_nothing() -> None:
 
 def test_what_no_sentence_covers_is_listed() -> None:
     spec = contract((224, 224), "center") | {"alpha": "dropped", "palette": {"as": "RGB"}}
-    spec["resize"]["shorter_edge"] = 256
+    spec["resize"] |= {"shorter_edge": 256, "crop": [200, 200]}
     spec["exif_orientation"] = "applied"
     told = steps(spec)
-    assert told[-4:] == [
+    assert told[-5:] == [
+        "Resize crop: 200, 200",
         "Resize shorter edge: 256",
         "Exif orientation: applied",
         "Alpha: dropped",
