@@ -111,15 +111,18 @@ def random_reference(architecture: str, folder: Path, photographs: Path, img_siz
     save_for_hf(model.eval(), str(folder), model_config=None, safe_serialization=True)
 
 
-def reference_folder(options: argparse.Namespace, model: str) -> tuple[Path, str]:
-    """Where the model's weights lie, and what they are: `caltech101` or `random`."""
+def reference_folder(options: argparse.Namespace, model: str) -> tuple[Path, str, int | None]:
+    """Where the model's weights lie, what they are (`caltech101` or `random`), and the size where not its own."""
+    import timm
+
+    published = timm.get_pretrained_cfg(model).input_size[1]  # the references were trained at smaller ones
     for folder in sorted((options.shared / "references").glob(f"{model}.*")) if options.img_size is None else ():
         if (folder / "model.safetensors").is_file():
-            return folder, folder.suffix[1:]
+            return folder, folder.suffix[1:], published
     folder = options.work / f"{model}{'' if options.img_size is None else f'-{options.img_size}'}"
     if not (folder / "model.safetensors").is_file():
         random_reference(model, folder, options.shared / "data" / "caltech101" / "train", options.img_size)
-    return folder, "random"
+    return folder, "random", None
 
 
 def measure(options: argparse.Namespace, model: str) -> None:
@@ -130,8 +133,8 @@ def measure(options: argparse.Namespace, model: str) -> None:
     data = options.shared / "data" / "caltech101"
     common: dict[str, Any] = {"model": model, "recipe": options.recipe}
     try:
-        folder, common["weights"] = reference_folder(options, model)
-        reference = api.load_reference(f"local-dir:{folder}")
+        folder, common["weights"], img_size = reference_folder(options, model)
+        reference = api.load_reference(f"local-dir:{folder}", img_size=img_size)
         common |= {"params": reference.info.params, "img_size": reference.info.preprocess.input_size[1]}
         calibration = api.collect_calibration(reference, data / "train", count=CALIBRATION)
         photographs = api.collect_calibration(reference, data / "val", count=COMPARED, seed=1)
