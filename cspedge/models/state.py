@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +150,9 @@ def _read(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals([*mmpretrain.metadata(), *((mmpretrain.Ignored, n) for n in _METADATA)]):
+        allowed = [*mmpretrain.metadata(), *((mmpretrain.Ignored, name) for name in _METADATA)]
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, zipfile and pickle raise many types; all mean an unusable file
         raise InputError(f"weights file {path.name!r} cannot be read as tensors: {_reason(error)}") from error
