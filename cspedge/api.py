@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import InputError, TargetError, UsageError
+from cspedge.models.reference import Reference
+from cspedge.models.reference import load_reference as load_reference  # one of the stages
 from cspedge.types import (
     Artifact,
     ArtifactResult,
@@ -27,30 +29,9 @@ if TYPE_CHECKING:
     from cspedge.backends.base import Session
     from cspedge.config import Recipe
     from cspedge.data.images import ImageList
-    from cspedge.models.reference import Reference
     from cspedge.quantize.placement import QuantizedModel
 
 Progress = Callable[[int, int], None]
-
-
-def load_reference(
-    model: str | None = None,
-    *,
-    weights: str | None = None,
-    labels: str | None = None,
-    head: Head | str = Head.LOGITS,
-    img_size: int | None = None,
-) -> Reference:
-    """Loads a trained fp32 classifier: a timm name, `local-dir:PATH`, `mmpretrain:NAME`, or None for the built-in one.
-
-    weights: a file that replaces the model's own; labels: a UTF-8 file of class names, one a line; head: what it gives;
-    img_size: pixels on a side, as timm overrides it. Nothing in the files is executed. Raises UsageError for an unknown
-    name or head, InputError for weights that are missing, damaged, of another architecture or not finite, for labels
-    that do not fit, and for a size that the network cannot take.
-    """
-    from cspedge.models.reference import load_reference as load
-
-    return load(model, weights=weights, labels=labels, head=head, img_size=img_size)
 
 
 def list_images(source: str | Path | None, split: str) -> ImageList:
