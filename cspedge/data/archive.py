@@ -17,6 +17,7 @@ import unicodedata
 import weakref
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -45,7 +46,7 @@ class Entry:
     encrypted: bool = False
 
 
-class Archive:
+class Archive(ABC):
     """An opened archive. `names`: its images, sorted POSIX paths; `folders`: every folder; `ignored`: other files.
 
     `read` may be called from threads and from forked processes. Opening raises InputError for what is no archive, is
@@ -64,19 +65,20 @@ class Archive:
             self._open()
         except _DAMAGE as error:
             raise InputError(
-                f"the archive {str(path)!r} cannot be read ({error}); it is damaged, or another"
+                f"the archive {str(path)!r} cannot be read ({error}); it is damaged, or not of the format its "
+                "name says: pack it again, or give the unpacked folder"
             ) from error
         self.names: tuple[str, ...] = tuple(sorted(self._files))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self._extensions)  # file handles do not travel to another process
 
-    def _open(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self) -> None: ...
 
+    @abstractmethod
     def read(self, name: str) -> bytes:
         """The bytes of one image; OSError where they are damaged, so that a file and a member fail alike."""
-        raise NotImplementedError
 
     def _admit(self, entry: Entry) -> str | None:
         """The clean name of an image to be kept, None for what is ignored; InputError where a rule is broken."""

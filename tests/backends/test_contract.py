@@ -45,19 +45,12 @@ def photos() -> ImageSet:
 
 
 @pytest.fixture(scope="session", params=[(t, p) for t in target_names() for p in ("float", "int8")], ids="/".join)
-def case(request: Any, quantized: QuantizedModel, photos: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    name, kind = request.param
-    target = load_target(name)
-    available = get_backend(target.backend).availability()
-    if not available.ok:
-        pytest.skip(available.reason)
-    precision = next(p for p in target.precision.default if p.is_float == (kind == "float"))
-    out = tmp_path_factory.mktemp(f"{name}-{kind}")
-    artifact = api.lower(quantized, name, precision, out=out, name="digits", check_images=photos.images[:8])
+def case(request: Any, quantized: QuantizedModel, photos: ImageSet, lowered: Any) -> Case:
+    artifact: Artifact = lowered(quantized, *request.param, photos.images)
     graph = (
         place_float(quantized.graph, quantized.input_shape)
-        if precision.is_float
-        else place(quantized, target.placement)
+        if artifact.precision.is_float
+        else place(quantized, load_target(artifact.target).placement)
     )
     return Case(artifact=artifact, placed=graph)
 

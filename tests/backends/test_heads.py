@@ -13,7 +13,6 @@ import torch
 
 from cspedge import api
 from cspedge._builtin import builtin_path
-from cspedge.backends import get_backend
 from cspedge.config import load_target
 from cspedge.evaluate.outputs import neighbour_agreement
 from cspedge.models.reference import Reference
@@ -41,15 +40,9 @@ def prepared(request: Any) -> Prepared:
 
 
 @pytest.fixture(scope="session", params=[(t, kind) for t in target_names() for kind in ("float", "int8")], ids="/".join)
-def artifact(request: Any, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    name, kind = request.param
-    target = load_target(name)
-    available = get_backend(target.backend).availability()
-    if not available.ok:
-        pytest.skip(available.reason)
-    precision = next(p for p in target.precision.default if p.is_float == (kind == "float"))
-    out = tmp_path_factory.mktemp(f"{name}-{kind}")
-    return api.lower(prepared.model, name, precision, out=out, check_images=prepared.images.images[:8])
+def artifact(request: Any, prepared: Prepared, lowered: Any) -> Artifact:
+    found: Artifact = lowered(prepared.model, *request.param, prepared.images.images)
+    return found
 
 
 def timms_answers(reference: Reference, images: np.ndarray) -> list[np.ndarray]:
