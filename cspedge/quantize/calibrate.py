@@ -97,7 +97,7 @@ def calibrate(
 
     Raises InputError where an activation is NaN or infinite, naming the tensor.
     """
-    groups = _groups(graph)
+    groups = tied(graph)
     clips = _lossless_clips(graph) if options.lossless_clip else {}
     ranges = {name: _Range() for name in set(groups.values())}
     fixed = _fixed_ranges(graph)
@@ -161,7 +161,7 @@ def _observed(graph: fx.GraphModule) -> list[fx.Node]:
     ]
 
 
-def _groups(graph: fx.GraphModule) -> dict[str, str]:
+def tied(graph: fx.GraphModule) -> dict[str, str]:
     """Tensor name -> name of its group: pass-through ops and concats tie tensors to one encoding (union-find)."""
     parent: dict[fx.Node, fx.Node] = {n: n for n in graph.graph.nodes}
 
@@ -172,12 +172,12 @@ def _groups(graph: fx.GraphModule) -> dict[str, str]:
 
     order = {n: i for i, n in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
-        tied: list[fx.Node] = []
+        partners: list[fx.Node] = []
         if role(node) is Role.SHARE:
-            tied = [arg(node, 0)]
+            partners = [arg(node, 0)]
         elif role(node) is Role.CONCAT:
-            tied = list(arg(node, 0))
-        for other in tied:
+            partners = list(arg(node, 0))
+        for other in partners:
             first, second = sorted((root(node), root(other)), key=order.__getitem__)
             parent[second] = first
     return {n.meta[NAME]: str(root(n).meta.get(NAME, root(n).name)) for n in _observed(graph)}
