@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from cspedge.digest import sha256_bytes
-from cspedge.quantize.calibrate import tied
-from cspedge.quantize.encodings import MIN_SCALE, QMAX, QMIN, WMAX, Encodings
+from cspedge.quantize.encodings import MIN_SCALE, QMAX, QMIN, Encodings
 from cspedge.quantize.graph import NAME, tensor_of, weighted_nodes
 from cspedge.quantize.ops import arg
 from cspedge.quantize.placement import Placement, QuantizedModel, chosen_tensors, int8_layers, snapped
+from cspedge.quantize.ranges import tied
 
 if TYPE_CHECKING:
     from torch import fx
@@ -157,7 +157,7 @@ class Learned(nn.Module):
             if weight is None or encoding is None:
                 continue
             scales = torch.tensor(encoding.scales, dtype=torch.float32)
-            self.weights[name] = WeightQuantizer(weight, model.integer_weights[name], scales, WMAX)
+            self.weights[name] = WeightQuantizer(weight, model.integer_weights[name], scales, encoding.qmax)
             start = model.biases.get(name, torch.zeros(len(weight)) if bias is None else bias)
             self.biases[name] = nn.Parameter(start.clone())
         for kind, parts in (("activation", self.activations), ("weight", self.weights)):
