@@ -33,7 +33,7 @@ CODE: Mapping[str, int] = {
     "reference": 3,
     "images": 1,
     "logits": 2,
-    "quantize": 2,
+    "quantize": 3,
     "lower": 2,
     "evaluate": 2,
     "bench": 1,
@@ -250,7 +250,11 @@ def read_array(name: str, stored: StoredObject) -> NDArray[np.float32]:
 def write_quantized(model: QuantizedModel, folder: Path) -> dict[str, Any]:
     from safetensors.torch import save_file
 
+    from cspedge.quantize.outliers import to_list
+
     (folder / "encodings.json").write_text(pretty_json(model.encodings.to_dict()), encoding="utf-8")
+    (folder / "outliers.json").write_text(pretty_json(to_list(model.outliers)), encoding="utf-8")
+    save_file({k: v.contiguous() for k, v in sorted(model.equalization.items())}, folder / "equalization.safetensors")
     save_file({k: v.contiguous() for k, v in sorted(model.integer_weights.items())}, folder / "integer.safetensors")
     return {"activations": len(model.encodings.activations), "weights": len(model.encodings.weights)}
 
@@ -260,13 +264,19 @@ def read_quantized(stored: StoredObject, graph: Any, shape: tuple[int, int, int]
     from safetensors.torch import load_file
 
     from cspedge.quantize.encodings import loads
+    from cspedge.quantize.equalize import equalized
+    from cspedge.quantize.outliers import from_list
     from cspedge.quantize.placement import QuantizedModel
 
+    scales = load_file(stored.file("equalization.safetensors"))
     return QuantizedModel(
-        graph=graph,
+        graph=equalized(graph, scales),
         input_shape=shape,
         encodings=loads(stored.file("encodings.json").read_text(encoding="utf-8")),
         integer_weights=load_file(stored.file("integer.safetensors")),
+        equalization=scales,
+        prepared=graph if scales else None,
+        outliers=from_list(json.loads(stored.file("outliers.json").read_text(encoding="utf-8"))),
     )
 
 
