@@ -15,14 +15,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from peer_flows import OURS, Flow, flows  # of this folder
-from peer_rows import Material, Wanted, collect, failure, measure
+from peer_rows import COMMON, Material, Wanted, collect, failure, measure
 
 from cspedge.errors import CspedgeError
+from cspedge.stages import tool_versions
 
 DIGITS = "digits"
 COLUMNS = (
@@ -39,11 +40,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="FLOW")
     parser.add_argument("--images", type=int, default=512, help="that calibrate, whatever the recipe says")
     parser.add_argument("--val-limit", type=int, metavar="N", help="validate on N images only; the table says so")
-    parser.add_argument("--latency", action="store_true", help="time single images too; wants a quiet machine")
+    parser.add_argument("--latency", action="store_true", help="time single images too, in rows that are measured now")
     parser.add_argument("--again", action="store_true", help="measure rows that are there anew")
     parser.add_argument("--out", type=Path, default=Path("bench-out/peers.jsonl"))
     parser.add_argument("--work", type=Path, default=Path("bench-out/peers"), help="where prepared images are kept")
-    parser.add_argument("--child", nargs=2, metavar=("REFERENCE", "FLOW"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)  # reference, flow, its runtimes
     options = parser.parse_args()
     if options.shared is None and options.references != [DIGITS]:
         parser.error(f"SHARED is needed (or --references {DIGITS})")
@@ -106,9 +107,8 @@ def compare(options: argparse.Namespace, reference: str, chosen: dict[str, Flow]
     for name, flow in chosen.items():
         while left := missing(options, keys[name], flow, start):
             print(f"{head['reference']}: {flow.title} on {', '.join(left)}", file=sys.stderr, flush=True)
-            command = [sys.executable, *sys.argv, "--child", reference, name]
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "PEER_RUNTIMES": json.dumps(left)}
-            done = subprocess.run(command, stdout=sys.stderr, env=environment, check=False)
+            command = [sys.executable, *sys.argv, "--child", reference, name, *left]
+            done = subprocess.run(command, stdout=sys.stderr, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
             if left == missing(options, keys[name], flow, start):
                 reason = failure(f"the process ended with code {done.returncode}")
                 append(options.out, {"key": keys[name], "flow": name, "runtime": left[0]} | reason)
@@ -116,11 +116,10 @@ def compare(options: argparse.Namespace, reference: str, chosen: dict[str, Flow]
 
 
 def child(options: argparse.Namespace, known: dict[str, Flow]) -> None:
-    """Measures what the parent asks for in PEER_RUNTIMES, a row at a time."""
-    reference, name = options.child
+    """Measures what the parent asks for, a row at a time."""
+    reference, name, *runtimes = options.child
     found = material(options, reference)
     about = {"key": found.key(name, known[name]), "flow": name, "reference": found.loaded.info.name}
-    runtimes = json.loads(os.environ["PEER_RUNTIMES"])
     for row in measure(found, known[name], runtimes, latency=options.latency):
         append(options.out, about | row)
 
@@ -139,7 +138,7 @@ def table(head: dict[str, Any], chosen: dict[str, Flow], keys: dict[str, str], f
         f"## {head['reference']}, {head['pixels']} px\n",
         f"fp32 top-1 {head['top1']:.2%} on {head['n']} validation images{' (a sample)' if head['limited'] else ''}; "
         f"{head['calibration']} calibration images (SHA-256 {head['calibration_sha256'][:12]}); "
-        f"one thread of {head['cpu']} ({', '.join(head['isa'])})\n",
+        f"one thread of {head['cpu']} ({', '.join(head['isa'])}); {', '.join(versions(chosen.values()))}\n",
         f"| {' | '.join(COLUMNS)} |",
         "|---|---|" + "--:|" * (len(COLUMNS) - 2),
         *(f"| {' | '.join(cells(title, row))} |" for _, _, title, row in placed),
@@ -147,6 +146,12 @@ def table(head: dict[str, Any], chosen: dict[str, Flow], keys: dict[str, str], f
         *behind([(runtime, name, title, row) for runtime, name, title, row in placed if row["status"] == "ok"]),
     ]
     return "\n".join(lines)
+
+
+def versions(chosen: Iterable[Flow]) -> list[str]:
+    """What the rows were made with: `nncf 3.4.0`, ..."""
+    packages = {*COMMON, *(package for flow in chosen for package in flow.packages)}
+    return [f"{name} {version}" for name, version in tool_versions(*sorted(packages)).items()]
 
 
 def cells(title: str, row: dict[str, Any]) -> list[str]:
