@@ -131,20 +131,22 @@ def quantize(
     calibration: ImageSet | None,
     *,
     recipe: str | Recipe = "default",
+    training: ImageSet | None = None,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> QuantizedModel:
     """Calibrates once: one set of encodings and integer weights for every target.
 
+    training: images to learn from, for recipes that want others than the calibration's (`qat`);
     threads: of torch; another number may move a scale by its last bit.
     calibration None: no encodings, for float artifacts only. Raises UsageError for an unknown recipe, InputError for
     activations that are not finite, TargetError where torch.export cannot trace the model.
     """
-    from cspedge.config import load_recipe
-    from cspedge.quantize.calibrate import calibrate
+    from cspedge.config import known_placements, load_recipe
     from cspedge.quantize.encodings import Encodings
     from cspedge.quantize.graph import prepare
     from cspedge.quantize.placement import QuantizedModel
+    from cspedge.quantize.quantizer import quantize as run
     from cspedge.threads import torch_threads
 
     shape = reference.info.preprocess.input_size
@@ -156,7 +158,15 @@ def quantize(
         )
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
     with torch_threads(threads):
-        return calibrate(graph, shape, calibration.images, chosen.quantize, progress)
+        return run(
+            graph,
+            shape,
+            calibration.images,
+            chosen.quantizer,
+            known_placements(),
+            more_images=None if training is None else training.images,
+            progress=progress,
+        )
 
 
 def lower(

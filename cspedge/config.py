@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from cspedge.errors import UsageError
 from cspedge.quantize.calibrate import QuantizeOptions
 from cspedge.quantize.placement import Placement
+from cspedge.quantize.quantizer import CorrectOptions, LearnOptions, QuantizerOptions, distinct
 from cspedge.resources import recipe_file, target_file
 from cspedge.types import Head, Precision
 
@@ -123,6 +124,13 @@ class Recipe:
     summary: str
     images: CalibrationImages = CalibrationImages()
     quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
+    correct: CorrectOptions = field(default_factory=CorrectOptions)
+    learn: LearnOptions = field(default_factory=LearnOptions)
+
+    @property
+    def quantizer(self) -> QuantizerOptions:
+        """What decides the numbers, besides the images."""
+        return QuantizerOptions(quantize=self.quantize, correct=self.correct, learn=self.learn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +161,16 @@ def load_target(name: str) -> Target:
     """Reads one target by name. Raises UsageError for an unknown name or a file that does not parse."""
     path = target_file(name)
     return parse(_read(path), Target, where=f"targets/{name}/target.toml", given={"name": name})
+
+
+def known_placements() -> tuple[Placement, ...]:
+    """The distinct placements of all known targets: what corrections and learning see, whatever a run is asked for.
+
+    The numbers are the same for one target and for four.
+    """
+    from cspedge.resources import target_names
+
+    return distinct([load_target(name).placement for name in target_names()])
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -60,7 +60,13 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     files: list[str] = []
     if upto is Upto.QUANTIZE or _wants_int8(chosen):
         calibration = inputs.calibration_images(options, recipe, loaded, listed, ledger)
-        quantized = inputs.quantize(calibration, recipe, loaded, options.threads, ledger)
+        more = None
+        if recipe.learn.epochs and recipe.learn.images:
+            wanted = recipe.learn.images
+            more = inputs.calibration_images(
+                options, recipe, loaded, listed, ledger, count=wanted, task="training images"
+            )
+        quantized = inputs.quantize(calibration, more, recipe, loaded, options.threads, ledger)
         files += publish.encodings(quantized, options.out)
     results: list[ArtifactResult] = []
     if upto >= Upto.LOWER:

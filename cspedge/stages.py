@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cspedge.config import Recipe, Target
+    from cspedge.config import Target
     from cspedge.data.images import ImageList
     from cspedge.models.source import ModelSource
-    from cspedge.quantize.placement import QuantizedModel
+    from cspedge.quantize.placement import Placement, QuantizedModel
+    from cspedge.quantize.quantizer import QuantizerOptions
     from cspedge.store import StoredObject
     from cspedge.types import Latency
 
@@ -33,8 +34,8 @@ CODE: Mapping[str, int] = {
     "reference": 3,
     "images": 1,
     "logits": 2,
-    "quantize": 2,
-    "lower": 2,
+    "quantize": 3,
+    "lower": 3,
     "evaluate": 2,
     "bench": 1,
 }
@@ -93,14 +94,33 @@ def logits_inputs(reference: str, images: str, device: str, threads: int) -> dic
     }
 
 
-def quantize_inputs(reference: str, images: str, recipe: Recipe, threads: int) -> dict[str, Any]:
+def quantize_inputs(
+    reference: str,
+    images: Sequence[str],
+    options: QuantizerOptions,
+    placements: Sequence[Placement],
+    threads: int,
+    device: str,
+) -> dict[str, Any]:
+    """images: digests of the calibration's and, where a recipe learns from others, of those."""
     return {
         "threads": threads,
+        "device": device,
         "reference": reference,
-        "images": images,
-        "recipe": {k: str(v) if isinstance(v, str) else v for k, v in asdict(recipe.quantize).items()},
+        "images": list(images),
+        "recipe": _plain(asdict(options)),
+        "placements": [_plain(asdict(p)) for p in placements],
         "tools": tool_versions(*TORCH),
     }
+
+
+def _plain(value: Any) -> Any:
+    """Enumerations as their words, tuples as lists."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, str) else value
 
 
 def lower_inputs(
@@ -252,6 +272,8 @@ def write_quantized(model: QuantizedModel, folder: Path) -> dict[str, Any]:
 
     (folder / "encodings.json").write_text(pretty_json(model.encodings.to_dict()), encoding="utf-8")
     save_file({k: v.contiguous() for k, v in sorted(model.integer_weights.items())}, folder / "integer.safetensors")
+    if model.biases:
+        save_file({k: v.contiguous() for k, v in sorted(model.biases.items())}, folder / "biases.safetensors")
     return {"activations": len(model.encodings.activations), "weights": len(model.encodings.weights)}
 
 
@@ -267,6 +289,7 @@ def read_quantized(stored: StoredObject, graph: Any, shape: tuple[int, int, int]
         input_shape=shape,
         encodings=loads(stored.file("encodings.json").read_text(encoding="utf-8")),
         integer_weights=load_file(stored.file("integer.safetensors")),
+        biases=load_file(stored.file("biases.safetensors")) if "biases.safetensors" in stored.files else {},
     )
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import fx
     from torch.export import ExportedProgram
 
+    from cspedge.quantize.outliers import Outlier
+
 FUSABLE = ("relu", "relu6", "hardtanh", "clamp", "hardswish", "hardsigmoid", "leaky_relu", "silu", "sigmoid")
 
 
@@ -59,7 +61,8 @@ class QuantizedModel:
 
     graph: batch-dynamic GraphModule, float32 [n, 3, H, W] in [0, 1] -> its outputs; integer_weights: int8 tensors in
     torch's layout, by tensor name; biases: corrected ones, float32, by the same names (the graph's own where there is
-    none); they belong to the integer weights, and a layer that stays in float keeps its own.
+    none); they belong to the integer weights, and a layer that stays in float keeps its own; outliers: tensors that a
+    few calibration images drive far out of their range.
     """
 
     graph: fx.GraphModule
@@ -67,6 +70,7 @@ class QuantizedModel:
     encodings: Encodings
     integer_weights: Mapping[str, torch.Tensor]
     biases: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    outliers: tuple[Outlier, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
