@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cspedge.errors import UsageError
-from cspedge.quantize.calibrate import tied
 from cspedge.quantize.graph import NAME
 from cspedge.quantize.ops import Role, role
 from cspedge.quantize.placement import (
@@ -18,6 +17,7 @@ from cspedge.quantize.placement import (
     fused_into_next,
     int8_needs,
 )
+from cspedge.quantize.ranges import tied
 
 if TYPE_CHECKING:
     from torch import fx
@@ -153,6 +153,27 @@ class Islands:
     def _time(self, keep: Collection[str]) -> float:
         in_float = self.float_share(keep) * self._total
         return self._total + in_float * (self.cost.float_mac - 1.0) + self.converts(keep) * self.cost.convert
+
+
+def check_keep(model: QuantizedModel, placement: Placement, keep: Collection[str]) -> None:
+    """UsageError where `keep` names a tensor that does not exist, or a part of those that share one encoding."""
+    unknown = sorted(set(keep) - set(model.encodings.activations))
+    if unknown:
+        raise UsageError(
+            f"cannot keep {unknown[0]!r} in float: this model has no such tensor; encodings.json lists them"
+        )
+    groups: dict[str, set[str]] = {}
+    chosen = chosen_tensors(model.graph, placement)
+    for name, group in tied(model.graph).items():
+        if name in chosen:
+            groups.setdefault(group, set()).add(name)
+    for names in groups.values():
+        kept, others = sorted(names & set(keep)), sorted(names - set(keep))
+        if kept and others:
+            raise UsageError(
+                f"cannot keep {kept[0]!r} in float without {others[0]!r}: the two share one encoding; keep all of "
+                f"{', '.join(map(repr, sorted(names)))}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

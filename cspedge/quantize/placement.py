@@ -177,7 +177,8 @@ def int8_needs(graph: fx.GraphModule, placement: Placement) -> dict[str, frozens
     found = {}
     for node in weighted_nodes(graph):
         needs = {str(arg(node, 0).meta.get(NAME, ""))}
-        if placement.int8_output and op_name(node) != "linear":  # a matrix product may end in float
+        # a matrix product may end in float, but where the logits need a quantizer it needs one as well
+        if placement.int8_output and (placement.quantize_output or op_name(node) != "linear"):
             output = next(iter(node.users)) if fused_into_next(node, placement) else node
             needs.add(output.meta[NAME])
         found[node.meta[NAME]] = frozenset(needs)
