@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,11 +177,12 @@ def lower(
     out: str | Path,
     name: str = "model",
     check_images: NDArray[np.uint8] | None = None,
+    keep: Collection[str] = (),
 ) -> Artifact:
     """Lowers to one target; the artifact is loaded from its file, run, compared and read back before it is returned.
 
-    Writes `out/<name>.<precision><suffix>`. check_images: uint8 [n, 3, H, W] real images for the comparison. Raises
-    UsageError, RuntimeMissingError or TargetError.
+    Writes `out/<name>.<precision><suffix>`. check_images: uint8 [n, 3, H, W] real images for the comparison; keep:
+    tensors that stay in float, by their names in encodings.json. Raises UsageError, RuntimeMissingError or TargetError.
     """
     from cspedge import atomic
     from cspedge.lowering import lower as lower_one
@@ -191,7 +192,7 @@ def lower(
     folder = Path(out)
     atomic.make_folder(folder)
     with atomic.staging(folder) as draft:
-        artifact = lower_one(model, target, precision, draft, name=name, check_images=check_images)
+        artifact = lower_one(model, target, precision, draft, name=name, check_images=check_images, keep=keep)
         final = folder / artifact.path.name
         atomic.publish(artifact.path, final)
     from dataclasses import replace

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from cspedge.errors import UsageError
 from cspedge.quantize.calibrate import QuantizeOptions
+from cspedge.quantize.islands import Cost
+from cspedge.quantize.mixed import MixedOptions
 from cspedge.quantize.placement import Placement
 from cspedge.quantize.quantizer import CorrectOptions, LearnOptions, QuantizerOptions, distinct
 from cspedge.resources import recipe_file, target_file
@@ -84,6 +86,7 @@ class Budget:
 class Target:
     """One deployment target, from `targets/<name>/target.toml`.
 
+    cost: what its runtime pays for a layer in float, which decides what the accuracy loop keeps there;
     options: of the runtime, also in the manifest; saturated_check: options that the comparison with PT2E adds where
     u8 x s8 products saturate (x86 with AVX2 and no VNNI). It then shows that the file computes the graph; what the
     CPU's own kernels make of it is what the validation measures.
@@ -98,6 +101,7 @@ class Target:
     floor: Floor = Floor()
     tolerance: Tolerance = Tolerance()
     budget: Budget = Budget()
+    cost: Cost = field(default_factory=Cost)
     options: Mapping[str, object] = field(default_factory=dict)
     saturated_check: Mapping[str, object] = field(default_factory=dict)
 
@@ -118,7 +122,7 @@ class CalibrationImages:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A calibration recipe, from `calib/<name>.toml` or a file of the user's."""
+    """A calibration recipe, from `calib/<name>.toml` or a file of the user's; mixed None: all that can be is int8."""
 
     name: str
     summary: str
@@ -126,6 +130,7 @@ class Recipe:
     quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
     correct: CorrectOptions = field(default_factory=CorrectOptions)
     learn: LearnOptions = field(default_factory=LearnOptions)
+    mixed: MixedOptions | None = None
 
     @property
     def quantizer(self) -> QuantizerOptions:

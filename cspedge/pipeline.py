@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cspedge import api, inputs, publish, steps
+from cspedge import api, inputs, mixing, publish, steps
 from cspedge.config import Budget, Recipe, Target, load_recipe, load_target
 from cspedge.digest import sha256_json
 from cspedge.errors import UsageError
@@ -57,6 +57,7 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         labels = inputs.find_labels(listed, loaded.info)
     calibration: inputs.Calibration | None = None
     quantized: inputs.Quantized | None = None
+    tuning: mixing.Tuning | None = None
     files: list[str] = []
     if upto is Upto.QUANTIZE or _wants_int8(chosen):
         calibration = inputs.calibration_images(options, recipe, loaded, listed, ledger)
@@ -68,10 +69,18 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
             )
         quantized = inputs.quantize(calibration, more, recipe, loaded, options.threads, ledger)
         files += publish.encodings(quantized, options.out)
+        if recipe.mixed is not None and upto >= Upto.LOWER:
+            used = [images for images in (calibration, more) if images is not None]
+            tuning = mixing.tuning_images(options, recipe, loaded, used, listed, ledger)
     results: list[ArtifactResult] = []
     if upto >= Upto.LOWER:
         for target, precisions in chosen:
-            results += [steps.lower(target, p, loaded, quantized, calibration, options, ledger) for p in precisions]
+            kept = None
+            if quantized is not None and tuning is not None and Precision.INT8 in precisions:
+                kept = mixing.keep(target, recipe, quantized, tuning, loaded, options, ledger)
+            results += [
+                steps.lower(target, p, loaded, quantized, calibration, options, ledger, kept) for p in precisions
+            ]
         results = [publish.artifact(r, loaded.info, quantized, calibration, options.out, files) for r in results]
     report = None
     if listed is not None:
@@ -79,7 +88,7 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         results = [steps.evaluate(r, validation, loaded, options, ledger) for r in results]
         if upto >= Upto.BENCH:
             results = steps.bench(results, validation, options, ledger)
-        report = _report(options, recipe, loaded.info, results, calibration, validation, ledger)
+        report = _report(options, recipe, loaded.info, results, calibration, tuning, validation, ledger)
         files += publish.report(report, options.out)
     if any(not row.cached for row in ledger.rows):
         ledger.store.ref(ledger.name, ledger.keys)
@@ -150,6 +159,7 @@ def _report(
     info: ReferenceInfo,
     results: list[ArtifactResult],
     calibration: inputs.Calibration | None,
+    tuning: mixing.Tuning | None,
     validation: inputs.Validation,
     ledger: inputs.Ledger,
 ) -> dict[str, Any]:
@@ -158,13 +168,14 @@ def _report(
     entry, notes = None, list(validation.notes)
     if calibration is not None:
         entry = build.calibration_entry(calibration.images, recipe=recipe.name, overlap=calibration.overlap)
-        notes = [*calibration.notes, *notes]
+        notes = [*calibration.notes, *(() if tuning is None else tuning.notes), *notes]
     return build.build_report(
         info,
         vectors=validation.vectors,
         labels=validation.images.labels,
         validation=build.images_entry(validation.images),
         calibration=entry,
+        tuning=None if tuning is None else build.images_entry(tuning.images),
         results=results,
         reference_device=validation.device,
         budgets={r.target: (options.budget or load_target(r.target).budget).limits() for r in results},

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cspedge.config import Target
     from cspedge.data.images import ImageList
     from cspedge.models.source import ModelSource
+    from cspedge.quantize.islands import Cost
+    from cspedge.quantize.mixed import Mixed, MixedOptions
     from cspedge.quantize.placement import Placement, QuantizedModel
     from cspedge.quantize.quantizer import QuantizerOptions
     from cspedge.store import StoredObject
@@ -35,6 +37,7 @@ CODE: Mapping[str, int] = {
     "images": 1,
     "logits": 2,
     "quantize": 3,
+    "mixed": 1,
     "lower": 3,
     "evaluate": 2,
     "bench": 1,
@@ -123,6 +126,24 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
+def mixed_basis(reference: str, quantized: str, images: str, placement: Placement, threads: int) -> dict[str, Any]:
+    """What an evaluation of the accuracy loop depends on: not its goals, its budget or the target's costs."""
+    simulated = {key: value for key, value in asdict(placement).items() if key not in {"activation_dtype", "one_user"}}
+    return {
+        "code": CODE["mixed"],
+        "reference": reference,
+        "quantized": quantized,
+        "images": images,
+        "placement": _plain(simulated),
+        "threads": threads,
+        "tools": tool_versions(*TORCH),
+    }
+
+
+def mixed_inputs(basis: Mapping[str, Any], cost: Cost, options: MixedOptions) -> dict[str, Any]:
+    return {"basis": dict(basis), "cost": asdict(cost), "options": asdict(options)}
+
+
 def lower_inputs(
     reference: str,
     quantized: str | None,
@@ -132,8 +153,12 @@ def lower_inputs(
     backend_code: int,
     sdk: Mapping[str, str],
     name: str,
+    keep: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """quantized and images (those of the check) are None for float artifacts, which no calibration touches."""
+    """quantized and images (those of the check) are None for float artifacts, which no calibration touches.
+
+    keep: tensors that stay in float.
+    """
     from cspedge import lowering
 
     wanted = lowering.target_inputs(target)
@@ -148,6 +173,7 @@ def lower_inputs(
         "backend_code": backend_code,
         "lowering_code": lowering.CODE_VERSION,
         "name": name,
+        "keep": sorted(keep),
         "tools": tool_versions("torch", "torchao", "timm") | dict(sdk),
     }
 
@@ -301,6 +327,18 @@ def read_quantized(stored: StoredObject, graph: Any, shape: tuple[int, int, int]
         prepared=graph if scales else None,
         outliers=from_list(json.loads(stored.file("outliers.json").read_text(encoding="utf-8"))),
     )
+
+
+def write_mixed(mixed: Mixed, folder: Path) -> dict[str, Any]:
+    """Times are measurements, so this object's digest varies: lowering takes the tensors instead."""
+    (folder / "mixed.json").write_text(pretty_json(mixed.to_dict()), encoding="utf-8")
+    return {"met": mixed.met, "tensors": len(mixed.tensors)}
+
+
+def read_mixed(stored: StoredObject) -> Mixed:
+    from cspedge.quantize.mixed import from_dict
+
+    return from_dict(json.loads(stored.file("mixed.json").read_text(encoding="utf-8")))
 
 
 def write_artifact(artifact: Artifact, folder: Path) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def chosen_tensors(graph: fx.GraphModule, placement: Placement) -> frozenset[str
             continue
         is_quantizable = node.op == "placeholder" or role(node) is not Role.FLOAT
         is_list = isinstance(node.meta.get("val"), (list, tuple))
-        skipped = _fused_into_next(node, placement) or _inside_affine_chain(node) or is_list or _too_deep(node)
+        skipped = fused_into_next(node, placement) or _inside_affine_chain(node) or is_list or _too_deep(node)
         left_float = node in outputs and _only_read_outside(node) and not placement.quantize_output
         if is_quantizable and not skipped and not left_float:
             chosen.add(node.meta[NAME])
@@ -177,17 +177,20 @@ def chosen_tensors(graph: fx.GraphModule, placement: Placement) -> frozenset[str
 
 def int8_layers(graph: fx.GraphModule, placement: Placement, names: Collection[str]) -> frozenset[str]:
     """Convolutions and linears that run in int8 where the tensors `names` are quantized."""
-    found = set()
+    return frozenset(layer for layer, needs in int8_needs(graph, placement).items() if needs <= set(names))
+
+
+def int8_needs(graph: fx.GraphModule, placement: Placement) -> dict[str, frozenset[str]]:
+    """Of each convolution and linear, the tensors that must be quantized for it to run in int8."""
+    found = {}
     for node in weighted_nodes(graph):
-        if arg(node, 0).meta.get(NAME) not in names:
-            continue
-        output = node
-        if _fused_into_next(node, placement):
-            output = next(iter(node.users))
-        is_vector = op_name(node) == "linear"  # a matrix product may end in float
-        if is_vector or not placement.int8_output or output.meta[NAME] in names:
-            found.add(node.meta[NAME])
-    return frozenset(found)
+        needs = {str(arg(node, 0).meta.get(NAME, ""))}
+        # a matrix product may end in float, but where the logits need a quantizer it needs one as well
+        if placement.int8_output and (placement.quantize_output or op_name(node) != "linear"):
+            output = next(iter(node.users)) if fused_into_next(node, placement) else node
+            needs.add(output.meta[NAME])
+        found[node.meta[NAME]] = frozenset(needs)
+    return found
 
 
 def _too_deep(node: fx.Node) -> bool:
@@ -202,7 +205,7 @@ def _only_read_outside(node: fx.Node) -> bool:
     return value.dim() != 4 and all(user.op == "output" for user in node.users)
 
 
-def _fused_into_next(node: fx.Node, placement: Placement) -> bool:
+def fused_into_next(node: fx.Node, placement: Placement) -> bool:
     """Whether the only reader is an activation that the runtime runs inside this op."""
     if role(node) not in {Role.WEIGHTED, Role.COMBINE} or len(node.users) != 1:
         return False

@@ -28,6 +28,7 @@ def build_report(
     validation: dict[str, Any] | None,
     calibration: dict[str, Any] | None,
     results: Sequence[ArtifactResult],
+    tuning: dict[str, Any] | None = None,
     reference_device: str | None = None,
     budgets: Mapping[str, Mapping[str, float | None]] | None = None,
     stages: Sequence[Mapping[str, Any]] = (),
@@ -35,8 +36,8 @@ def build_report(
 ) -> dict[str, Any]:
     """The report as plain JSON values, checked against the schema.
 
-    vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; budgets:
-    by target, in the verdict's words.
+    vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; tuning: the
+    images of the accuracy loop, None without one; budgets: by target, in the verdict's words.
     """
     from cspedge.devices.host import environment
     from cspedge.models.preprocess import manifest
@@ -58,12 +59,13 @@ def build_report(
         },
         "reference": _reference(info, vectors, labels, validation, reference_device or env["cpu"]),
         "calibration": calibration,
+        "tuning": tuning,
         "validation": validation,
         "artifacts": [artifact_entry(r, (budgets or {}).get(r.target, {})) for r in results],
         "agreement": _agreement(info, vectors, results),
         "environment": env,
         "stages": [dict(s) for s in stages],
-        "notes": [*notes, *_saturation_note(results, env)],
+        "notes": [*notes, *_kept_notes(results), *_saturation_note(results, env)],
     }
     validate(report)
     return report
@@ -144,6 +146,7 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "latency": _plain(asdict(result.latency)) if result.latency else None,
         "audit": _audit(result),
         "lower_s": artifact.lower_s if artifact else None,
+        "kept": _plain(asdict(result.kept)) if result.kept else None,
         "manifest": result.manifest,
     }
     verdict, reasons = judge(entry, budget)
@@ -158,6 +161,11 @@ def _audit(result: ArtifactResult) -> dict[str, Any] | None:
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+
+
+def _kept_notes(results: Sequence[ArtifactResult]) -> list[str]:
+    """How the accuracy loop ended for each int8 artifact, in its own words."""
+    return [f"{r.label}, accuracy loop: {r.kept.reason}" for r in results if r.kept is not None]
 
 
 def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) -> list[str]:

@@ -160,6 +160,16 @@ _AUDIT = checks.closed(
     },
     {"notes": checks.list_of(checks.text)},
 )
+# What the accuracy loop keeps in float, and how it ended.
+_KEPT = checks.closed(
+    {
+        "tensors": checks.list_of(checks.name),
+        "layers": checks.list_of(checks.name),
+        "mac_share": _FRACTION,
+        "met": checks.flag,
+        "reason": checks.text,
+    }
+)
 _ARTIFACT = checks.closed(
     {
         "target": checks.name,
@@ -180,6 +190,7 @@ _ARTIFACT = checks.closed(
         "latency": checks.or_null(_LATENCY),
         "audit": checks.or_null(_AUDIT),
         "lower_s": checks.or_null(_POSITIVE),
+        "kept": checks.or_null(_KEPT),  # null: no accuracy loop was asked for
         "verdict": checks.one_of(Verdict),
         "reasons": checks.list_of(checks.text),
     },
@@ -227,6 +238,7 @@ _REPORT = checks.closed(
             checks.closed({**_IMAGES, "recipe": checks.text, "overlap_with_validation": checks.count})
         ),
         "validation": checks.or_null(checks.closed(_IMAGES)),
+        "tuning": checks.or_null(checks.closed(_IMAGES)),  # images of the accuracy loop; null: there was none
         "artifacts": checks.list_of(_ARTIFACT),
         "agreement": checks.list_of(
             checks.either(
