@@ -14,7 +14,7 @@ from cspedge.config import Recipe, Target
 from cspedge.digest import sha256_json
 from cspedge.errors import InputError
 from cspedge.inputs import Calibration, Ledger, Loaded, Quantized, find_labels, load_images
-from cspedge.options import RunOptions
+from cspedge.options import RunOptions, Ui
 from cspedge.types import Head, ImageSet, Kept
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cspedge.data.images import ImageList
+    from cspedge.quantize.explain import Explanation
     from cspedge.store import StoredObject
 
 FEWEST = 32
@@ -46,10 +47,11 @@ def tuning_images(
     used: Sequence[Calibration],
     validation: ImageList | None,
     ledger: Ledger,
-) -> Tuning:
+) -> Tuning | str:
     """Draws the tuning images by their content's digest; fewer than the recipe asks for where the folder has no more.
 
-    used: the images that calibration and learning took. Raises InputError where less than 32 are left.
+    used: the images that calibration and learning took. A sentence where less than 32 are left: what would be tuned on
+    them would be chance, so all stays in int8.
     """
     from cspedge.data.sampling import sample
 
@@ -61,10 +63,12 @@ def tuning_images(
     first = dict(zip(reversed(listed.digests), reversed(range(len(listed))), strict=True))
     rest = listed.subset(sorted(index for digest, index in first.items() if digest not in taken))
     if len(rest) < FEWEST:
-        raise InputError(
-            f"the accuracy loop needs {FEWEST} images that calibration does not use, and of {listed.source!r} "
-            f"{len(rest)} are left; add images, calibrate with fewer (--calib-images), or take a recipe without [mixed]"
+        reason = (
+            f"nothing is kept in float: that takes {FEWEST} images which calibration does not use, and of "
+            f"{listed.source!r} {len(rest)} are left; add images or calibrate with fewer (--calib-images)"
         )
+        ledger.ui.note(reason)
+        return reason
     count = min(recipe.mixed.images, len(rest))
     stratified = recipe.images.sampling == "stratified"
     indices = sample(rest, count, seed=options.seed, stratified=stratified)
@@ -140,3 +144,23 @@ def keep(
     return Kept(
         tensors=mixed.tensors, layers=mixed.layers, mac_share=mixed.float_macs, met=mixed.met, reason=mixed.reason
     )
+
+
+def explain(
+    target: Target,
+    quantized: Quantized,
+    images: ImageSet,
+    options: RunOptions,
+    ui: Ui,
+) -> Explanation:
+    """Per tensor what was chosen, what it costs in accuracy, and what keeping it in float would cost in time."""
+    from cspedge.quantize.explain import explain as rows
+    from cspedge.quantize.sensitivity import study
+    from cspedge.threads import torch_threads
+
+    task = f"explain {target.name}"
+    with torch_threads(options.threads):
+        found = study(
+            quantized.model(), target.placement, images.images, None, cost=target.cost, progress=ui.progress(task)
+        )
+        return rows(found, top=16, progress=ui.progress(task))

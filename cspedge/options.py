@@ -56,6 +56,7 @@ class RunOptions:
     rounds: int = 10
     per_round: int = 10
     budget: Budget | None = None
+    explain: bool = False
 
 
 class Ui(Protocol):

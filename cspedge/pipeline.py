@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cspedge import api, inputs, mixing, publish, steps
@@ -19,6 +19,7 @@ from cspedge.types import ArtifactResult, Head, Precision, Status
 
 if TYPE_CHECKING:
     from cspedge.models.reference import ReferenceInfo
+    from cspedge.quantize.explain import Explanation
 
 __all__ = ["Outcome", "RunOptions", "Ui", "Upto", "execute", "exit_code"]
 
@@ -34,6 +35,7 @@ class Outcome:
     report: dict[str, Any] | None = None
     exit_code: int = 0
     files: tuple[str, ...] = ()
+    explanations: Mapping[str, Explanation] = field(default_factory=dict)
 
 
 def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) -> Outcome:
@@ -71,7 +73,16 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         files += publish.encodings(quantized, options.out)
         if recipe.mixed is not None and upto >= Upto.LOWER:
             used = [images for images in (calibration, more) if images is not None]
-            tuning = mixing.tuning_images(options, recipe, loaded, used, listed, ledger)
+            drawn = mixing.tuning_images(options, recipe, loaded, used, listed, ledger)
+            if isinstance(drawn, str):
+                calibration = replace(calibration, notes=(*calibration.notes, drawn))
+            else:
+                tuning = drawn
+    explanations = {}
+    if options.explain and quantized is not None and calibration is not None:
+        for target, _ in chosen:
+            explanations[target.name] = mixing.explain(target, quantized, calibration.images, options, ui)
+            files += publish.explanation(target.name, explanations[target.name], options.out)
     results: list[ArtifactResult] = []
     if upto >= Upto.LOWER:
         for target, precisions in chosen:
@@ -88,7 +99,10 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         results = [steps.evaluate(r, validation, loaded, options, ledger) for r in results]
         if upto >= Upto.BENCH:
             results = steps.bench(results, validation, options, ledger)
-        report = _report(options, recipe, loaded.info, results, calibration, more, tuning, validation, ledger)
+        outlying: tuple[str, ...] = ()
+        if quantized is not None and calibration is not None:
+            outlying = publish.outlier_notes(publish.outliers(quantized, calibration))
+        report = _report(options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, ledger)
         files += publish.report(report, options.out)
     if any(not row.cached for row in ledger.rows):
         ledger.store.ref(ledger.name, ledger.keys)
@@ -100,6 +114,7 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         report=report,
         exit_code=exit_code(results, report, options.budget),
         files=tuple(files),
+        explanations=explanations,
     )
 
 
@@ -163,6 +178,7 @@ def _report(
     results: list[ArtifactResult],
     calibration: inputs.Calibration | None,
     more: inputs.Calibration | None,
+    outlying: tuple[str, ...],
     tuning: mixing.Tuning | None,
     validation: inputs.Validation,
     ledger: inputs.Ledger,
@@ -179,7 +195,7 @@ def _report(
             seed=options.seed,
             training=None if more is None else more.images,
         )
-        notes = [*calibration.notes, *(() if tuning is None else tuning.notes), *notes]
+        notes = [*calibration.notes, *outlying, *(() if tuning is None else tuning.notes), *notes]
     return build.build_report(
         info,
         vectors=validation.vectors,
