@@ -307,7 +307,7 @@ def write_report(
     evaluations: Mapping[str, Evaluation],
     latencies: Mapping[str, Latency | str] | None = None,
     calibration: ImageSet | None = None,
-    recipe: str = "default",
+    recipe: str | Recipe = "default",
     out: str | Path,
 ) -> dict[str, Any]:
     """Writes `report.json` (schema 1) and `report.html` into `out` and returns the report.
@@ -317,6 +317,7 @@ def write_report(
     schema, WorkspaceError where `out` cannot be written.
     """
     from cspedge import atomic
+    from cspedge.config import load_recipe
     from cspedge.data.images import overlap
     from cspedge.report import build, render
 
@@ -342,7 +343,9 @@ def write_report(
         calibration=None
         if calibration is None
         else build.calibration_entry(
-            calibration, recipe=recipe, overlap=len(overlap(calibration.digests, validation.digests))
+            calibration,
+            recipe=load_recipe(recipe) if isinstance(recipe, str) else recipe,
+            overlap=len(overlap(calibration.digests, validation.digests)),
         ),
         results=rows,
     )

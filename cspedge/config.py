@@ -6,12 +6,13 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cspedge.errors import UsageError
+from cspedge.options import PlacementChoice
 from cspedge.quantize.calibrate import QuantizeOptions
 from cspedge.quantize.islands import Cost
 from cspedge.quantize.mixed import MixedOptions
@@ -154,6 +155,7 @@ class RunConfig:
     target: tuple[str, ...] = ()
     precision: tuple[Precision, ...] = ()
     recipe: str | None = None
+    placement: PlacementChoice | None = None
     calib_images: int | None = None
     allow_overlap: bool | None = None
     max_unreadable: float | None = None
@@ -176,6 +178,32 @@ def known_placements() -> tuple[Placement, ...]:
     from cspedge.resources import target_names
 
     return distinct([load_target(name).placement for name in target_names()])
+
+
+def common_placement() -> Placement:
+    """What every known target can do: only what all fuse is fused, and what one wants quantized all quantize.
+
+    dtype and the number of nodes stay each target's own; the codes are the same.
+    """
+    from cspedge.resources import target_names
+
+    placements = [load_target(name).placement for name in target_names()]
+    shared = set.intersection(*(set(p.fuse) for p in placements))
+    return Placement(
+        fuse=tuple(name for name in placements[0].fuse if name in shared),
+        quantize_output=any(p.quantize_output for p in placements),
+        int8_output=any(p.int8_output for p in placements),
+    )
+
+
+def with_placement(target: Target, common: Placement) -> Target:
+    """The target with another placement than its own, and no price of its own for an island: all keep the same."""
+    own = target.placement
+    return replace(
+        target,
+        placement=replace(common, activation_dtype=own.activation_dtype, one_user=own.one_user),
+        cost=Cost(),
+    )
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -131,7 +131,7 @@ def _place(model: QuantizedModel, target: Target, precision: Precision, keep: Co
     from cspedge.quantize.placement import place, place_float
 
     if precision.is_float:
-        return place_float(model.graph, model.input_shape)
+        return place_float(model.float_graph, model.input_shape)
     check_keep(model, target.placement, keep)
     return place(model, target.placement, keep)
 
@@ -168,7 +168,7 @@ def compare(
     bad = [index for index, sqnr in enumerate(against_pt2e) if sqnr < limit]
     if bad and not precision.is_float:
         with torch.no_grad():
-            exact = [v.numpy() for v in as_tuple(model.graph(torch.from_numpy(tensor)))]
+            exact = [v.numpy() for v in as_tuple(model.float_graph(torch.from_numpy(tensor)))]
         pt2e = _sqnr(placed.outputs, exact, expected, "PT2E")
         mine = _sqnr(placed.outputs, exact, found, whose)
         bad = [index for index in bad if mine[index] < pt2e[index] - NO_WORSE_DB]

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cspedge import api, inputs, mixing, publish, steps
-from cspedge.config import Budget, Recipe, Target, load_recipe, load_target
+from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
 from cspedge.digest import sha256_json
 from cspedge.errors import UsageError
 from cspedge.models import source as sources
-from cspedge.options import RunOptions, Silent, Ui, Upto
+from cspedge.options import PlacementChoice, RunOptions, Silent, Ui, Upto
 from cspedge.resources import target_names
 from cspedge.stages import StageRow
 from cspedge.store import Store
@@ -56,12 +56,12 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     if listed is not None and options.head is Head.LOGITS:  # before any work is done
         labels = inputs.find_labels(listed, loaded.info)
     calibration: inputs.Calibration | None = None
+    more: inputs.Calibration | None = None  # images to learn from besides
     quantized: inputs.Quantized | None = None
     tuning: mixing.Tuning | None = None
     files: list[str] = []
     if upto is Upto.QUANTIZE or _wants_int8(chosen):
         calibration = inputs.calibration_images(options, recipe, loaded, listed, ledger)
-        more = None
         if recipe.learn.epochs and recipe.learn.images:
             wanted = recipe.learn.images
             more = inputs.calibration_images(
@@ -88,7 +88,7 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         results = [steps.evaluate(r, validation, loaded, options, ledger) for r in results]
         if upto >= Upto.BENCH:
             results = steps.bench(results, validation, options, ledger)
-        report = _report(options, recipe, loaded.info, results, calibration, tuning, validation, ledger)
+        report = _report(options, recipe, loaded.info, results, calibration, more, tuning, validation, ledger)
         files += publish.report(report, options.out)
     if any(not row.cached for row in ledger.rows):
         ledger.store.ref(ledger.name, ledger.keys)
@@ -127,9 +127,12 @@ def _targets(options: RunOptions) -> list[tuple[Target, tuple[Precision, ...]]]:
     """The targets and precisions to make; an unknown name or a precision nobody offers is an error up front."""
     from cspedge.lowering import check_precision
 
+    common = common_placement() if options.placement is PlacementChoice.COMMON else None
     chosen = []
     for name in dict.fromkeys(options.targets or target_names()):
         target = load_target(name)
+        if common is not None:
+            target = with_placement(target, common)
         precisions = tuple(dict.fromkeys(options.precisions)) or target.precision.default
         for precision in precisions:
             check_precision(target, precision)
@@ -159,6 +162,7 @@ def _report(
     info: ReferenceInfo,
     results: list[ArtifactResult],
     calibration: inputs.Calibration | None,
+    more: inputs.Calibration | None,
     tuning: mixing.Tuning | None,
     validation: inputs.Validation,
     ledger: inputs.Ledger,
@@ -167,7 +171,14 @@ def _report(
 
     entry, notes = None, list(validation.notes)
     if calibration is not None:
-        entry = build.calibration_entry(calibration.images, recipe=recipe.name, overlap=calibration.overlap)
+        entry = build.calibration_entry(
+            calibration.images,
+            recipe=recipe,
+            overlap=calibration.overlap,
+            sampling=recipe.images.sampling,
+            seed=options.seed,
+            training=None if more is None else more.images,
+        )
         notes = [*calibration.notes, *(() if tuning is None else tuning.notes), *notes]
     return build.build_report(
         info,

@@ -296,7 +296,11 @@ def read_array(name: str, stored: StoredObject) -> NDArray[np.float32]:
 def write_quantized(model: QuantizedModel, folder: Path) -> dict[str, Any]:
     from safetensors.torch import save_file
 
+    from cspedge.quantize.outliers import to_list
+
     (folder / "encodings.json").write_text(pretty_json(model.encodings.to_dict()), encoding="utf-8")
+    (folder / "outliers.json").write_text(pretty_json(to_list(model.outliers)), encoding="utf-8")
+    save_file({k: v.contiguous() for k, v in sorted(model.equalization.items())}, folder / "equalization.safetensors")
     save_file({k: v.contiguous() for k, v in sorted(model.integer_weights.items())}, folder / "integer.safetensors")
     if model.biases:
         save_file({k: v.contiguous() for k, v in sorted(model.biases.items())}, folder / "biases.safetensors")
@@ -308,14 +312,20 @@ def read_quantized(stored: StoredObject, graph: Any, shape: tuple[int, int, int]
     from safetensors.torch import load_file
 
     from cspedge.quantize.encodings import loads
+    from cspedge.quantize.equalize import equalized
+    from cspedge.quantize.outliers import from_list
     from cspedge.quantize.placement import QuantizedModel
 
+    scales = load_file(stored.file("equalization.safetensors"))
     return QuantizedModel(
-        graph=graph,
+        graph=equalized(graph, scales),
         input_shape=shape,
         encodings=loads(stored.file("encodings.json").read_text(encoding="utf-8")),
         integer_weights=load_file(stored.file("integer.safetensors")),
         biases=load_file(stored.file("biases.safetensors")) if "biases.safetensors" in stored.files else {},
+        equalization=scales,
+        prepared=graph if scales else None,
+        outliers=from_list(json.loads(stored.file("outliers.json").read_text(encoding="utf-8"))),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cspedge.errors import InputError, UsageError
 from cspedge.quantize.encodings import MAX_SCALE, QMAX, QMIN, Encoding, Encodings, encoding_from_range
+from cspedge.quantize.equalize import equalize, equalized
 from cspedge.quantize.observe import Observed, Progress, observe
 from cspedge.quantize.observers import Observer, choose_range
 from cspedge.quantize.outliers import outliers
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 class QuantizeOptions:
     """Choices of a recipe's `[quantize]` table.
 
-    percentile: per cent of a tensor's values inside its range, for that observer; weight_bits: 8, or 7 where two
-    products of u8 x s8 must not saturate (x86 with AVX2 and no VNNI); outlier_images: the share of images whose
-    extremes a range need not hold (of 512, five; of 64, none).
+    equalize: whether channels are scaled between layers, where that is exact; percentile: per cent of a tensor's values
+    inside its range, for that observer; weight_bits: 8, or 7 where two products of u8 x s8 must not saturate (x86 with
+    AVX2 and no VNNI); outlier_images: the share of images whose extremes a range need not hold (of 512, five; of 64,
+    none).
     """
 
+    equalize: bool = True
     observer: Observer = Observer.MSE
     percentile: float = 99.99
     weight_search: bool = True
@@ -56,10 +59,12 @@ def calibrate(
     options: QuantizeOptions,
     progress: Progress | None = None,
 ) -> QuantizedModel:
-    """Chooses all encodings from `images` (uint8 [n, 3, H, W]), streamed in batches (`cspedge.quantize.observe`).
+    """Equalizes a copy of the graph and chooses all encodings, from `images` (uint8 [n, 3, H, W]) in small batches.
 
     Raises InputError where an activation is NaN or infinite, or too large to encode, naming the tensor.
     """
+    scales = equalize(graph, images) if options.equalize else {}
+    prepared, graph = graph, equalized(graph, scales)
     groups = tied(graph)
     seen = observe(
         graph,
@@ -80,6 +85,8 @@ def calibrate(
         input_shape=input_shape,
         encodings=Encodings(activations=activations, weights=weights),
         integer_weights=integers,
+        equalization=scales,
+        prepared=prepared if scales else None,
         outliers=outliers(seen, activations),
     )
 

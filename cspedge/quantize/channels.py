@@ -52,6 +52,18 @@ class Channels:
         for node in graph.graph.nodes:
             self._visit(node, node in weighted)
 
+    @property
+    def count(self) -> int:
+        """How many ids there are."""
+        return len(self._parent)
+
+    @property
+    def everything(self) -> Ids:
+        """All ids."""
+        import numpy as np
+
+        return np.arange(self.count)
+
     def root(self, ids: Ids) -> Ids:
         """The representative of each id."""
         import numpy as np
@@ -102,7 +114,8 @@ class Channels:
                 self._freeze(self.ids.get(source))
                 for ids in self._lists.get(source, ()):
                     self._freeze(ids)
-            shape = node.meta["val"].shape if is_tensor(node) and node.op != "get_attr" else ()
+            value: Any = node.meta.get("val")
+            shape = tuple(value.shape) if hasattr(value, "shape") and is_tensor(node) and node.op != "get_attr" else ()
             if len(shape) < 2 or not isinstance(shape[1], int):
                 return
             found = self._fresh(shape[1])
@@ -199,10 +212,14 @@ def _getitem(channels: Channels, node: fx.Node) -> Ids | None:
 def _sum(channels: Channels, node: fx.Node) -> Ids | None:
     """x + y scales when both scale alike; x + constant does not."""
     first, second = (channels.ids.get(a) if hasattr(a, "meta") else None for a in (arg(node, 0), arg(node, 1)))
-    if first is None or second is None or len(first) != len(second):
+    if first is None or second is None or len(first) != len(second) or not _same_rank(node):
         return None
     channels._tie(first, second)
     return first
+
+
+def _same_rank(node: fx.Node) -> bool:
+    return len({n.meta["val"].dim() for n in node.all_input_nodes}) == 1
 
 
 def _product(channels: Channels, node: fx.Node) -> Ids | None:

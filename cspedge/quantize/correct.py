@@ -25,6 +25,8 @@ def correct_biases(learned: Learned, placements: Sequence[Placement], images: ND
 
     Layers are visited in order; each one's mean output per channel, behind everything that is quantized and corrected
     before it, is moved to the fp32 graph's. One pass for each placement; a bias gets the mean of their corrections.
+    The mean over images leaves out the eighth that differs most on either side: one image that drives a network out of
+    its range would shift every bias for all others (fbnetv3_b on Caltech-101 then gives fp32's answer on 4 % of them).
     images: uint8 [n, 3, H, W], of which `IMAGES`, evenly spread, are used. Changes the biases of `learned`.
     """
     step = max(1, len(images) // IMAGES)
@@ -32,12 +34,12 @@ def correct_biases(learned: Learned, placements: Sequence[Placement], images: ND
     graph = learned.model.graph
     names = {n.meta[NAME] for n in weighted_nodes(graph)} & set(learned.biases)
     wanted: dict[str, torch.Tensor] = {}
-    _Visitor(graph, names, lambda name, value: wanted.__setitem__(name, _mean(value))).visit(batch)
+    _Visitor(graph, names, lambda name, value: wanted.__setitem__(name, _means(value))).visit(batch)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     for placement in placements:
 
         def shift(name: str, value: torch.Tensor) -> torch.Tensor:
-            difference = wanted[name] - _mean(value)
+            difference = _trimmed(wanted[name] - _means(value))
             found[name].append(difference)
             axes = (1, -1, *([1] * (value.dim() - 2))) if value.dim() == 4 else (-1,)
             return value + difference.reshape(axes)
@@ -48,9 +50,15 @@ def correct_biases(learned: Learned, placements: Sequence[Placement], images: ND
             learned.biases[name].add_(torch.stack(differences).mean(0))
 
 
-def _mean(value: torch.Tensor) -> torch.Tensor:
-    """Per channel: the second of four axes, else the last."""
-    return value.mean((0, 2, 3)) if value.dim() == 4 else value.flatten(0, -2).mean(0)
+def _means(value: torch.Tensor) -> torch.Tensor:
+    """Per image and channel (the second of four axes, else the last), float32 [n, channels]."""
+    return value.mean((2, 3)) if value.dim() == 4 else value.flatten(1, -2).mean(1) if value.dim() > 2 else value
+
+
+def _trimmed(differences: torch.Tensor) -> torch.Tensor:
+    """The mean over images without the eighth on either side, float32 [channels]."""
+    cut = len(differences) // 8
+    return differences.sort(0).values[cut : len(differences) - cut].mean(0)
 
 
 class _Visitor(fx.Interpreter):

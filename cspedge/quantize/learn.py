@@ -38,8 +38,7 @@ def learn(
 ) -> None:
     """Adam on the numbers of `learned`; steps take turns over `placements`.
 
-    images: uint8 [n, 3, H, W]. The loss of an image is the squared error of its outputs relative to the fp32 network's
-    own: logits without their mean, which no softmax sees. Raises InputError where a loss is not finite.
+    images: uint8 [n, 3, H, W]. The loss is `robust` of `relative_error`. Raises InputError where it is not finite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     graph = copy.deepcopy(learned.model.graph).to(device)
@@ -56,7 +55,7 @@ def learn(
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             with torch.no_grad():
                 wanted = as_tuple(graph(batch))
-            loss = relative_error(as_tuple(simulations[step % len(simulations)](batch)), wanted).mean()
+            loss = robust(relative_error(as_tuple(simulations[step % len(simulations)](batch)), wanted))
             if not bool(torch.isfinite(loss)):
                 raise InputError(
                     f"learning gave a loss of {float(loss)} at step {step} of {steps}; lower the rates of the recipe's "
@@ -73,7 +72,10 @@ def learn(
 
 
 def relative_error(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Per image, float32 [n]: the squared error relative to what is wanted, averaged over the outputs."""
+    """Per image, float32 [n]: the squared error relative to what is wanted, averaged over the outputs.
+
+    Of logits, without their mean, which no softmax sees.
+    """
     total = torch.zeros(len(wanted[0]), device=wanted[0].device)
     for mine, exact in zip(found, wanted, strict=True):
         error, size = (mine - exact).flatten(1), exact.flatten(1)
@@ -81,6 +83,28 @@ def relative_error(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]
             error, size = error - error.mean(1, keepdim=True), size - size.mean(1, keepdim=True)
         total = total + error.square().sum(1) / size.square().sum(1).clamp(min=1e-12)
     return total / len(wanted)
+
+
+def robust(errors: torch.Tensor) -> torch.Tensor:
+    """The mean of log(1 + e / 0.02): like e / 0.02 where an image is well kept (17 dB), flat where it is lost.
+
+    Else a few images that drive a network out of its range (fbnetv3_b) decide what all others get.
+    """
+    return torch.log1p(errors / 0.02).mean()
+
+
+def loss_on(
+    learned: Learned, placements: Sequence[Placement], images: NDArray[np.uint8], batch_size: int = 32
+) -> float:
+    """The loss of the numbers as they stand, over images uint8 [n, 3, H, W] and all placements."""
+    graph, errors = learned.model.graph, []
+    simulations = [simulation(learned, placement) for placement in placements]
+    with torch.no_grad():
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(images[start : start + batch_size].astype(np.float32) / np.float32(255))
+            wanted = as_tuple(graph(batch))
+            errors += [relative_error(as_tuple(found(batch)), wanted) for found in simulations]
+    return float(robust(torch.cat(errors)))
 
 
 def _groups(learned: Learned, options: LearnOptions) -> list[dict[str, object]]:

@@ -130,7 +130,7 @@ def run(graph: fx.GraphModule, batch: NDArray[np.uint8], look: Look, names: Mapp
         def run_node(self, n: fx.Node) -> Any:
             result = super().run_node(n)
             name = n.meta.get(NAME)
-            if n.op != "output" and name in names:
+            if isinstance(name, str) and name in names:
                 look(name, result, where)
             return result
 

@@ -59,10 +59,11 @@ class Placement:
 class QuantizedModel:
     """The fp32 graph, one set of encodings, and the integer weights they describe.
 
-    graph: batch-dynamic GraphModule, float32 [n, 3, H, W] in [0, 1] -> its outputs; integer_weights: int8 tensors in
-    torch's layout, by tensor name; biases: corrected ones, float32, by the same names (the graph's own where there is
-    none); they belong to the integer weights, and a layer that stays in float keeps its own; outliers: tensors that a
-    few calibration images drive far out of their range.
+    graph: batch-dynamic GraphModule, float32 [n, 3, H, W] in [0, 1] -> its outputs, equalized; integer_weights: int8
+    tensors in torch's layout, by tensor name; biases: corrected ones, float32, by the same names (the graph's own where
+    there is none); they belong to the integer weights, and a layer that stays in float keeps its own; equalization:
+    what layers' outputs were divided by (`cspedge.quantize.equalize`), and prepared the graph before that, None where
+    it is `graph`; outliers: tensors that a few calibration images drive far out of their range.
     """
 
     graph: fx.GraphModule
@@ -70,7 +71,14 @@ class QuantizedModel:
     encodings: Encodings
     integer_weights: Mapping[str, torch.Tensor]
     biases: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    equalization: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    prepared: fx.GraphModule | None = None
     outliers: tuple[Outlier, ...] = ()
+
+    @property
+    def float_graph(self) -> fx.GraphModule:
+        """The fp32 graph as it was prepared, without equalization: what float artifacts are made of."""
+        return self.graph if self.prepared is None else self.prepared
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cspedge.quantize.placement import QuantizedModel
 
 Progress = Callable[[int, int], None]
+CHECKED = 64  # images from which on an eighth is set aside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,23 +90,46 @@ def quantize(
     model = calibrate(graph, input_shape, images, options.quantize, progress)
     if not (options.correct.bias or options.learn.epochs):
         return model
+    return _refined(model, placements, images, images if more_images is None else more_images, options, seed, progress)
+
+
+def _refined(
+    model: QuantizedModel,
+    placements: Sequence[Placement],
+    images: NDArray[np.uint8],
+    learned_from: NDArray[np.uint8],
+    options: QuantizerOptions,
+    seed: int,
+    progress: Progress | None,
+) -> QuantizedModel:
+    """Correction, then learning; each is kept only where images that it did not see come closer to fp32.
+
+    Every eighth calibration image is set aside for that; fewer than `CHECKED` teach nothing and judge nothing.
+    """
+    import numpy as np
+
     from cspedge.quantize.correct import correct_biases
-    from cspedge.quantize.learn import learn
+    from cspedge.quantize.learn import learn, loss_on
     from cspedge.quantize.simulate import Learned
 
-    learned = Learned(model)
+    aside = np.arange(len(images)) % 8 == 7
+    check = images[aside] if len(images) >= CHECKED else images
+    seen = images[~aside] if len(images) >= CHECKED else images
+    if learned_from is images:
+        learned_from = seen
+    best, lowest = model, loss_on(Learned(model), placements, check)
     if options.correct.bias:
-        correct_biases(learned, placements, images)
+        corrected = Learned(model)
+        correct_biases(corrected, placements, seen)
+        found = loss_on(corrected, placements, check)
+        if found < lowest:
+            best, lowest = corrected.result(), found
     if options.learn.epochs:
-        learn(
-            learned,
-            placements,
-            images if more_images is None else more_images,
-            options.learn,
-            seed=seed,
-            progress=progress,
-        )
-    return learned.result()
+        learned = Learned(best)
+        learn(learned, placements, learned_from, options.learn, seed=seed, progress=progress)
+        if loss_on(learned, placements, check) < lowest:
+            best = learned.result()
+    return best
 
 
 def distinct(placements: Sequence[Placement]) -> tuple[Placement, ...]:

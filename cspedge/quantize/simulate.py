@@ -35,7 +35,7 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
-        found, inside = _quantized(x, float(scale), int(zero))
+        found, inside = _quantized(x, float(scale.detach()), int(zero.detach()))
         ctx.save_for_backward(x, scale, found, inside)
         return found
 

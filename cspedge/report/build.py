@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cspedge.config import Recipe
     from cspedge.models.reference import ReferenceInfo
 
 EMULATED = (
@@ -117,9 +119,40 @@ def images_entry(images: ImageSet) -> dict[str, Any]:
     }
 
 
-def calibration_entry(images: ImageSet, *, recipe: str, overlap: int) -> dict[str, Any]:
-    """The report's "calibration"; overlap: images (by content) that validation holds too."""
-    return images_entry(images) | {"recipe": recipe, "overlap_with_validation": overlap}
+def calibration_entry(
+    images: ImageSet,
+    *,
+    recipe: Recipe,
+    overlap: int,
+    sampling: str | None = None,
+    seed: int | None = None,
+    training: ImageSet | None = None,
+) -> dict[str, Any]:
+    """The report's "calibration": which images, how they were drawn, and what the recipe did with them.
+
+    overlap: images (by content) that validation holds too; sampling, seed: None where the caller drew the images;
+    training: those that a recipe learns from besides.
+    """
+    from cspedge.digest import sha256_json
+
+    return images_entry(images) | {
+        "recipe": recipe.name,
+        "recipe_summary": recipe.summary,
+        "recipe_sha256": sha256_json({k: v for k, v in asdict(recipe).items() if k not in {"name", "summary"}}),
+        "overlap_with_validation": overlap,
+        "sampling": sampling,
+        "seed": seed,
+        "per_class": _per_class(images),
+        "training": None if training is None else images_entry(training),
+    }
+
+
+def _per_class(images: ImageSet) -> dict[str, int] | None:
+    """How many images the folders gave, None where they lie in no folders."""
+    folders = Counter(name.rpartition("/")[0] for name in images.names)
+    if len(folders) < 2:
+        return None
+    return {"classes": len(folders), "min": min(folders.values()), "max": max(folders.values())}
 
 
 def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -> dict[str, Any]:

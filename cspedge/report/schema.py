@@ -235,7 +235,21 @@ _REPORT = checks.closed(
         ),
         # null: nothing was calibrated (float artifacts only), nothing was validated
         "calibration": checks.or_null(
-            checks.closed({**_IMAGES, "recipe": checks.text, "overlap_with_validation": checks.count})
+            checks.closed(
+                {
+                    **_IMAGES,
+                    "recipe": checks.text,
+                    "recipe_summary": checks.text,
+                    "recipe_sha256": checks.text,
+                    "overlap_with_validation": checks.count,
+                    "sampling": checks.or_null(checks.text),  # null: the caller drew the images
+                    "seed": checks.or_null(checks.count),
+                    "per_class": checks.or_null(
+                        checks.closed({"classes": checks.count, "min": checks.count, "max": checks.count})
+                    ),
+                    "training": checks.or_null(checks.closed(_IMAGES)),  # images that a recipe learns from besides
+                }
+            )
         ),
         "validation": checks.or_null(checks.closed(_IMAGES)),
         "tuning": checks.or_null(checks.closed(_IMAGES)),  # images of the accuracy loop; null: there was none
