@@ -25,16 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a runtime pays outside int8, in units of one int8 multiply-accumulate; a target's `[cost]` table.
+    """What a runtime pays, in units of one int8 multiply-accumulate of a dense layer; a target's `[cost]` table.
 
-    float_mac: a multiply-accumulate in float; convert: one value from float to int8 or back.
+    float_mac: a multiply-accumulate in float; value: reading or writing one value between layers, in either format,
+    which is most of what a depthwise layer costs; convert: turning one value from float to int8 or back.
+    `benchmarks/float_cost.py` measures them; the defaults are near what it gives on x86 with VNNI.
     """
 
-    float_mac: float = 3.0
-    convert: float = 10.0
+    float_mac: float = 3.5
+    value: float = 40.0
+    convert: float = 16.0
 
     def __post_init__(self) -> None:
-        for name in ("float_mac", "convert"):
+        for name in ("float_mac", "value", "convert"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it is a cost, 0 or more")
 
@@ -82,6 +85,10 @@ class Islands:
         nodes = [n for n in model.graph.graph.nodes if NAME in n.meta and n.op != "output"]
         self._fused = {n.meta[NAME] for n in nodes if fused_into_next(n, placement)}
         self._ops = [_op(n) for n in nodes]
+        inside = self._fused  # never leaves the op that makes it
+        self._values = sum(
+            sizes[n] for op in self._ops for n in (op.name, *op.inputs) if n in sizes and n not in inside
+        )
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
@@ -152,7 +159,8 @@ class Islands:
 
     def _time(self, keep: Collection[str]) -> float:
         in_float = self.float_share(keep) * self._total
-        return self._total + in_float * (self.cost.float_mac - 1.0) + self.converts(keep) * self.cost.convert
+        arithmetic = self._total + in_float * (self.cost.float_mac - 1.0)
+        return arithmetic + self._values * self.cost.value + self.converts(keep) * self.cost.convert
 
 
 def check_keep(model: QuantizedModel, placement: Placement, keep: Collection[str]) -> None:

@@ -158,7 +158,7 @@ class _Search:
         kept = list(units[:high])
         for unit in sorted(kept, key=lambda u: -self._price([u])):
             fewer = [u for u in kept if u != unit]
-            if self._price(fewer) < self._price(kept) and self._meets(fewer):
+            if self._price(fewer) <= self._price(kept) and self._meets(fewer):
                 kept = fewer
         return True
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cspedge.quantize.sensitivity import Study
 
 FREE = 1e-3  # an island that adds less than a thousandth of the time is as good as free
+IMAGE = "input"  # is exact in int8, and keeping it in float saves nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Order:
 
 
 def order(found: Study, max_float_macs: float, *, by_macs: bool = False) -> Order:
-    """All units that fit into `max_float_macs` (a share) together.
+    """All units but the image that fit into `max_float_macs` (a share) together.
 
     Each next one saves the most expected answers for its price, given those before it: a layer that is in float already
     costs nothing more. by_macs: its share of multiply-accumulates counts as the price. What a unit saves grows little
@@ -32,19 +33,18 @@ def order(found: Study, max_float_macs: float, *, by_macs: bool = False) -> Orde
     islands, first = found.islands, found.first
     kept: list[Unit] = []
     tensors: tuple[str, ...] = ()
-    flips, cost = first.flips(islands.tensors(()), islands.layers(())), 0.0
     left_out: Unit | None = None
 
-    def price(keep: tuple[str, ...]) -> float:
-        return islands.float_share(keep) if by_macs else islands.price(keep)
+    def standing(keep: tuple[str, ...]) -> tuple[float, float]:
+        flips = first.flips(islands.tensors(keep), islands.layers(keep))
+        return flips, islands.float_share(keep) if by_macs else islands.price(keep)
 
-    def gain(unit: Unit) -> float:
-        keep = (*tensors, *unit.tensors)
-        saved = flips - first.flips(islands.tensors(keep), islands.layers(keep))
-        return saved / max(price(keep) - cost, FREE)
+    def rate(unit: Unit) -> float:
+        flips, price = standing((*tensors, *unit.tensors))
+        return (now[0] - flips) / max(price - now[1], FREE)
 
-    cost = price(())
-    waiting = [(-gain(unit), position, 0, unit) for position, unit in enumerate(islands.units)]
+    now = standing(tensors)
+    waiting = [(-rate(unit), position, 0, unit) for position, unit in enumerate(islands.units) if unit.name != IMAGE]
     heapq.heapify(waiting)
     while waiting:
         _, position, age, unit = heapq.heappop(waiting)
@@ -52,9 +52,9 @@ def order(found: Study, max_float_macs: float, *, by_macs: bool = False) -> Orde
             left_out = left_out or unit
             continue
         if age < len(kept):
-            heapq.heappush(waiting, (-gain(unit), position, len(kept), unit))
+            heapq.heappush(waiting, (-rate(unit), position, len(kept), unit))
             continue
         kept.append(unit)
         tensors = (*tensors, *unit.tensors)
-        flips, cost = first.flips(islands.tensors(tensors), islands.layers(tensors)), price(tensors)
+        now = standing(tensors)
     return Order(units=tuple(unit.name for unit in kept), left_out=left_out)
