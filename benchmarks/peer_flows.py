@@ -69,10 +69,10 @@ def peer_flows() -> dict[str, Flow]:
     static = partial(
         Flow, runs=_onnxruntime(_as_it_is), packages=("onnxruntime", "onnx"), needs=("onnxruntime", "fp32")
     )
+    # uint8 activations are what its documents advise on x86
     per_channel = {"per_channel": True, "activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
     pte_and_onnx = {"executorch": Run(backend="executorch", lower=tools.to_pte)} | _onnxruntime(tools.to_onnx)
-    coreml = partial(Flow, packages=("coremltools",))
-    mlpackage = {"coreml": Run(backend="coreml", lower=tools.to_mlpackage)}
+    linear = partial(Flow, runs={"coreml": Run(backend="coreml", lower=tools.to_mlpackage)}, packages=("coremltools",))
     return {
         "nncf": openvino(title="NNCF default", quantize=tools.nncf_openvino),
         "nncf-mixed": openvino(
@@ -99,18 +99,21 @@ def peer_flows() -> dict[str, Flow]:
             )
             for word, fast in (("no", None), ("fast", True), ("full", False))
         },
-        **{
-            f"linear-quantizer-{scheme}": coreml(
-                title=f"LinearQuantizer, {scheme}",
-                quantize=partial(tools.linear_quantizer, scheme=scheme),
-                runs=mlpackage,
-            )
-            for scheme in ("symmetric", "affine")
-        },
-        "linear-quantize-activations": coreml(
+        "linear-quantizer-symmetric": linear(
+            title="LinearQuantizer, symmetric", quantize=partial(tools.linear_quantizer, scheme="symmetric")
+        ),
+        "linear-quantizer-affine": linear(
+            title="LinearQuantizer, affine", quantize=partial(tools.linear_quantizer, scheme="affine")
+        ),
+        "linear-quantizer-affine-32": linear(
+            title="LinearQuantizer, affine, batches of 32",
+            quantize=partial(tools.linear_quantizer, scheme="affine", batch=32),
+        ),
+        "linear-quantize-activations": Flow(
             title="linear_quantize_activations",
             quantize=tools.linear_quantize_activations,
             runs={"coreml": Run(backend="coreml", lower=tools.save_mlpackage)},
+            packages=("coremltools",),
             needs=("coreml", "fp16"),
         ),
     }
