@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import UsageError
 from cspedge.quantize.goals import Goals
-from cspedge.quantize.order import Order, order
+from cspedge.quantize.order import Order, order, stretched
 
 if TYPE_CHECKING:
     from cspedge.quantize.journal import Journal
@@ -136,8 +136,8 @@ class _Search:
         try:
             if self._meets(()):
                 return self._result("all in int8")
-            for by_macs in (False, True):  # the second order stretches the float budget instead of the time
-                ranked = order(self.found, self.options.max_float_macs, by_macs=by_macs)
+            for ranking in (order, stretched):  # the second stretches the float budget instead of the time
+                ranked = ranking(self.found, self.options.max_float_macs)
                 before = _left_out(ranked)
                 if self._shrink(ranked.units):
                     return self._result("")
@@ -198,11 +198,22 @@ class _Search:
     def _price(self, units: Collection[str]) -> float:
         return self.found.islands.price(self._tensors(units))
 
+    def _flips(self, units: Collection[str]) -> float:
+        tensors, islands = self._tensors(units), self.found.islands
+        return self.found.first.flips(islands.tensors(tensors), islands.layers(tensors))
+
     def _result(self, why: str) -> Mixed:
-        """The best of all evaluations: the goals first, then the price."""
+        """The cheapest evaluation that meets the goals; where none does, the one that keeps most answers.
+
+        By first order, over all tuning images: evaluations that were broken off counted on different ones.
+        """
         goals, islands = self.options.goals, self.found.islands
-        best = min(self.history, key=lambda e: (goals.shortfall(e.measured), e.price, len(e.units)))
-        met = goals.shortfall(best.measured) == 0.0
+        meeting = [e for e in self.history if goals.shortfall(e.measured) == 0.0]
+        met = bool(meeting)
+        if met:
+            best = min(meeting, key=lambda e: (e.price, len(e.units)))
+        else:
+            best = min(self.history, key=lambda e: (self._flips(e.units), e.price))
         tensors = self._tensors(best.units)
         layers = sorted(islands.layers(()) - islands.layers(tensors), key=list(islands.macs).index)
         where = (
