@@ -11,6 +11,7 @@ Nagel et al. 2019 (arXiv:1906.04721) equalize the weights' ranges instead, for w
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,14 +39,14 @@ LIMIT = 64.0  # largest factor either way
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelRange:
-    """What the channels of one tensor do: largest magnitude (but for one image in a hundred), and mean square."""
+    """What the channels of one tensor do, float64: largest magnitude but for one image in a hundred, mean square."""
 
     largest: torch.Tensor
     energy: torch.Tensor
 
 
 def channel_ranges(graph: fx.GraphModule, images: NDArray[np.uint8], channels: Channels) -> dict[str, ChannelRange]:
-    """Ranges by tensor name, float32 [channels], over up to `IMAGES` of `images` (uint8 [n, 3, H, W])."""
+    """Ranges by tensor name, [channels], over up to `IMAGES` of `images` (uint8 [n, 3, H, W])."""
     import torch
 
     chosen = images[:: max(1, len(images) // IMAGES)][:IMAGES]
@@ -56,14 +57,14 @@ def channel_ranges(graph: fx.GraphModule, images: NDArray[np.uint8], channels: C
     def look(name: str, tensor: torch.Tensor, where: slice) -> None:
         values = tensor.flatten(2) if tensor.dim() > 2 else tensor.unsqueeze(2)
         tops[name].append(values.abs().amax(2))
-        squares[name] += values.square().mean(2).double().sum(0)
+        squares[name] += values.double().square().mean(2).sum(0)
 
     for start in range(0, len(chosen), BATCH):
         run(graph, chosen[start : start + BATCH], look, names, slice(start, start + BATCH))
     return {
         name: ChannelRange(
-            largest=torch.quantile(torch.cat(tops[name]), 0.99, dim=0, interpolation="higher"),
-            energy=(squares[name] / len(chosen)).float(),
+            largest=torch.quantile(torch.cat(tops[name]), 0.99, dim=0, interpolation="higher").double(),
+            energy=squares[name] / len(chosen),
         )
         for name in names
     }
@@ -139,19 +140,19 @@ class _Reader:
         self.roots = roots
         self.taps = taps.shape[2]
         self.rows = len(weight)
-        squares, groups = taps.square().sum(2), _groups(node)
+        squares, groups = taps.double().square().sum(2), _groups(node)
         self.squares = squares.reshape(groups, -1, squares.shape[1]).sum(1).flatten()  # A_i
         self.peaks = taps.abs().amax(2)  # [rows, columns]
         self.energy = seen.energy
 
     def noise(self, scales: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Noise power, summed over output channels; scales: of all channels, by root; step: of what it reads."""
+        """Noise power, summed over output channels; scales: float64, of all channels, by root; step: what it reads."""
         import torch
 
         own = scales[self.roots]
         columns = _columns(self.node, own, self.rows)
         with torch.no_grad():
-            largest = (self.peaks * columns).argmax(1, keepdim=True)
+            largest = (self.peaks * columns.float()).argmax(1, keepdim=True)
         full = columns.expand(self.rows, -1) if len(columns) == 1 else columns
         steps = (self.peaks.gather(1, largest) * full.gather(1, largest))[:, 0] / WMAX
         met = _columns(self.node, self.energy / own.square(), self.rows).sum(1)
@@ -171,7 +172,7 @@ def _best(graph: fx.GraphModule, channels: Channels, seen: Mapping[str, ChannelR
     for node in channels.outputs:
         source, name = arg(node, 0).meta[NAME], node.meta[NAME]
         signal = float(seen[name].energy.sum()) if name in seen else 0.0
-        if source in seen and signal > 0.0:
+        if source in seen and signal > 0.0 and bool((seen[source].largest > 0.0).any()):
             readers.append((_Reader(graph, node, roots[source], seen[source]), groups[source], signal))
     wanted = {group for _, group, _ in readers}
     largest = {g: torch.cat([seen[n].largest for n in members[g]]) for g in wanted}
@@ -181,18 +182,26 @@ def _best(graph: fx.GraphModule, channels: Channels, seen: Mapping[str, ChannelR
     for name, record in seen.items():
         alive[roots[name][record.largest > 0]] = True
     free = alive & torch.from_numpy(channels.free(channels.everything))
-    logs = torch.zeros(channels.count, requires_grad=True)
-    bound = torch.tensor(LIMIT).log()
+    logs = torch.zeros(channels.count, dtype=torch.float64, requires_grad=True)
 
     def scales() -> torch.Tensor:
-        return torch.where(free, logs.clamp(-bound, bound), torch.zeros(())).exp()
+        return torch.where(free, logs.clamp(-math.log(LIMIT), math.log(LIMIT)), torch.zeros_like(logs)).exp()
 
     optimizer = torch.optim.Adam([logs], lr=RATE)
     for _ in range(STEPS):
         now = scales()
-        steps = {g: torch.linalg.vector_norm(largest[g] / now[where[g]], SOFT) / (QMAX - QMIN) for g in wanted}
+        steps = {g: _largest(largest[g] / now[where[g]]) / (QMAX - QMIN) for g in wanted}
         loss = torch.stack([reader.noise(now, steps[g]) / signal for reader, g, signal in readers]).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return scales().detach()
+    return scales().detach().float()
+
+
+def _largest(values: torch.Tensor) -> torch.Tensor:
+    """A maximum that is smooth in `values` (none negative, not all zero)."""
+    import torch
+
+    top = values.detach().max()
+    found: torch.Tensor = torch.linalg.vector_norm(values / top, SOFT) * top
+    return found

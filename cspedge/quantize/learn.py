@@ -7,6 +7,7 @@ shared by all placements, so one set of numbers serves every target.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import torch
 
 from cspedge.errors import InputError
 from cspedge.quantize.graph import as_tuple
+from cspedge.quantize.partial import elements, multiply_accumulates
 from cspedge.quantize.simulate import Learned, simulation
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from cspedge.quantize.quantizer import LearnOptions
 
 Progress = Callable[[int, int], None]
+LIVE = 2**26  # activations of a part of a batch, each of which the backward pass keeps about three times: 0.8 GB
 
 
 def learn(
@@ -38,7 +41,9 @@ def learn(
 ) -> None:
     """Adam on the numbers of `learned`; steps take turns over `placements`.
 
-    images: uint8 [n, 3, H, W]. The loss is `robust` of `relative_error`. Raises InputError where it is not finite.
+    images: uint8 [n, 3, H, W]. The loss is `robust` of `relative_error`. Large networks learn for fewer steps
+    (`LearnOptions.max_gmacs`), and a batch goes through in as many parts as keep its activations below `LIVE` values.
+    Raises InputError where a loss is not finite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     graph = copy.deepcopy(learned.model.graph).to(device)
@@ -46,23 +51,29 @@ def learn(
     simulations = [simulation(learned, placement).to(device) for placement in placements]
     optimizer = torch.optim.Adam(_groups(learned, options))
     rates = [group["lr"] for group in optimizer.param_groups]
+    sizes = elements(learned.model)
+    macs = sum(multiply_accumulates(learned.model, sizes).values())
     steps = options.epochs * math.ceil(len(images) / options.batch_size)
+    if options.max_gmacs:
+        steps = max(1, min(steps, int(options.max_gmacs * 1e9 / (macs * options.batch_size))))
+    part = max(1, LIVE // sum(sizes.values()))
     learned.learning(True)
     try:
-        for step, drawn in enumerate(_batches(images, options, seed)):
-            batch = drawn.to(device)
+        for step, drawn in enumerate(itertools.islice(_batches(images, options, seed), steps)):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-            with torch.no_grad():
-                wanted = as_tuple(graph(batch))
-            loss = robust(relative_error(as_tuple(simulations[step % len(simulations)](batch)), wanted))
-            if not bool(torch.isfinite(loss)):
-                raise InputError(
-                    f"learning gave a loss of {float(loss)} at step {step} of {steps}; lower the rates of the recipe's "
-                    "[learn] table, or set its epochs to 0"
-                )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            for batch in torch.split(drawn.to(device), part):
+                with torch.no_grad():
+                    wanted = as_tuple(graph(batch))
+                errors = relative_error(as_tuple(simulations[step % len(simulations)](batch)), wanted)
+                loss = robust(errors) * (len(batch) / len(drawn))
+                if not bool(torch.isfinite(loss)):
+                    raise InputError(
+                        f"learning gave a loss of {float(loss)} at step {step} of {steps}; lower the rates of the "
+                        "recipe's [learn] table, or set its epochs to 0"
+                    )
+                loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             if progress is not None:
                 progress(step + 1, steps)

@@ -135,5 +135,7 @@ def run(graph: fx.GraphModule, batch: NDArray[np.uint8], look: Look, names: Mapp
             return result
 
     with torch.no_grad():
+        interpreter = Observing(graph)
+        interpreter.extra_traceback = False  # else fx appends the model's traceback to what `look` raises
         # divided in numpy, as every artifact's input is; also copies what may be memory-mapped read-only
-        Observing(graph).run(torch.from_numpy(batch.astype(np.float32) / np.float32(255)))
+        interpreter.run(torch.from_numpy(batch.astype(np.float32) / np.float32(255)))

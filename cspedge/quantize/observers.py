@@ -52,11 +52,27 @@ def choose_range(
         cumulative, tail = np.cumsum(counts) / counts.sum(), (100.0 - percentile) / 200.0
         inside = centers[(cumulative >= tail) & (cumulative <= 1.0 - tail)]
         return (float(inside[0]), float(inside[-1])) if len(inside) else (lo, hi)
+    if observer is Observer.ENTROPY:
+        counts = _without_spikes(counts, lo, hi)
     used = counts > 0
     mass, places = counts[used].astype(np.float64), centers[used]
     if observer is Observer.ENTROPY:
         return _search(_divergence(mass, places, (hi - lo) / BINS), lo, hi)
     return _search(_squared_error(mass, places, through), lo, hi)
+
+
+def _without_spikes(counts: NDArray[np.int64], lo: float, hi: float) -> NDArray[np.int64]:
+    """Zero and the ends, where activations and clips pile values up, count no more than the bins beside them.
+
+    These values have a code of their own in any case; spread over the bins of their step they would outweigh all else
+    (NVIDIA's calibrator in pytorch-quantization sets the bin of zero to its neighbour for the same reason).
+    """
+    found = counts.copy()
+    zero = int(-lo / (hi - lo) * BINS)
+    for place in {0, min(max(zero, 0), BINS - 1), BINS - 1}:
+        beside = [counts[i] for i in (place - 1, place + 1) if 0 <= i < BINS]
+        found[place] = min(counts[place], max(beside))
+    return found
 
 
 def _codes(centers: Values, a: float, b: float) -> tuple[Values, float, float]:

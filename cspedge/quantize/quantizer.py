@@ -35,6 +35,8 @@ class LearnOptions:
     weights: in steps of the integer grid (a weight moves to the next integer after half a step); scales: of their
     logarithm; zeros: in codes; biases: in steps of the layer's output. flip: half the batches are mirrored; mix: half
     carry a rectangle of their neighbour's image (CutMix, Yun et al. 2019, arXiv:1905.04899; the teacher sees it too).
+    max_gmacs: how many billions of forward multiply-accumulates to spend, 0 for no end; a large network then learns for
+    fewer steps. Not seconds: those would give other numbers on another day.
     """
 
     epochs: int = 0
@@ -46,6 +48,7 @@ class LearnOptions:
     biases: float = 0.02
     flip: bool = True
     mix: bool = False
+    max_gmacs: float = 0.0
 
     def __post_init__(self) -> None:
         from cspedge.errors import UsageError
@@ -55,6 +58,8 @@ class LearnOptions:
                 f"epochs is {self.epochs!r}, images {self.images!r} and batch_size {self.batch_size!r}; epochs and "
                 "images are 0 or more, a batch 1 or more"
             )
+        if not 0 <= self.max_gmacs < float("inf"):
+            raise UsageError(f"max_gmacs is {self.max_gmacs!r}; it is 0 or more")
         for name in ("weights", "scales", "zeros", "biases"):
             if not 0 <= getattr(self, name) < 10:
                 raise UsageError(f"the rate of {name} is {getattr(self, name)!r}; it is from 0 to below 10")

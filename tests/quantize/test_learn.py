@@ -15,6 +15,7 @@ from torch import nn
 from cspedge import api, stages
 from cspedge.config import known_placements
 from cspedge.errors import InputError, UsageError
+from cspedge.quantize import learn as learning
 from cspedge.quantize.calibrate import QuantizeOptions, calibrate
 from cspedge.quantize.correct import correct_biases
 from cspedge.quantize.graph import as_tuple, prepare
@@ -152,6 +153,24 @@ def test_learning_repeats_itself(lcnet: QuantizedModel) -> None:
         results.append(learned.result())
     assert results[0].encodings == results[1].encodings
     assert all(torch.equal(v, results[1].biases[k]) for k, v in results[0].biases.items())
+
+
+def test_a_large_network_learns_for_fewer_steps(lcnet: QuantizedModel) -> None:
+    seen: list[tuple[int, int]] = []
+    options = LearnOptions(epochs=4, batch_size=4, max_gmacs=1e-6)
+    learn(Learned(lcnet), PLACEMENTS, images(8), options, progress=lambda *at: seen.append(at))
+    assert seen == [(1, 1)]
+
+
+def test_parts_of_a_batch_add_up_to_it(lcnet: QuantizedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that does not fit goes through image by image; its gradient is the same but for rounding."""
+    gradients = []
+    for live in (learning.LIVE, 1):
+        monkeypatch.setattr(learning, "LIVE", live)
+        learned = Learned(lcnet)
+        learn(learned, PLACEMENTS[:1], images(4), LearnOptions(epochs=1, batch_size=4, weights=0.0, flip=False))
+        gradients.append(torch.cat([b.grad for b in learned.biases.values() if b.grad is not None]))
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-5 * float(gradients[0].abs().max()))
 
 
 def test_a_step_that_does_harm_is_left_out() -> None:
