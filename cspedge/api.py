@@ -18,6 +18,7 @@ from cspedge.types import (
     Head,
     ImageSet,
     Latency,
+    PlacementMode,
     Precision,
     Status,
 )
@@ -166,14 +167,17 @@ def lower(
     *,
     out: str | Path,
     name: str = "model",
+    placement: PlacementMode | str = PlacementMode.BEST,
     check_images: NDArray[np.uint8] | None = None,
 ) -> Artifact:
     """Lowers to one target; the artifact is loaded from its file, run, compared and read back before it is returned.
 
-    Writes `out/<name>.<precision><suffix>`. check_images: uint8 [n, 3, H, W] real images for the comparison. Raises
-    UsageError, RuntimeMissingError or TargetError.
+    Writes `out/<name>.<precision><suffix>`. placement: the target's own (`best`), or the one that all targets can take
+    (`common`). check_images: uint8 [n, 3, H, W] real images for the comparison. Raises UsageError, RuntimeMissingError
+    or TargetError.
     """
     from cspedge import atomic
+    from cspedge.config import load_target
     from cspedge.lowering import lower as lower_one
 
     if Precision(precision) is Precision.INT8 and not model.encodings.activations:
@@ -181,7 +185,8 @@ def lower(
     folder = Path(out)
     atomic.make_folder(folder)
     with atomic.staging(folder) as draft:
-        artifact = lower_one(model, target, precision, draft, name=name, check_images=check_images)
+        spec = load_target(target, PlacementMode(placement))
+        artifact = lower_one(model, spec, precision, draft, name=name, check_images=check_images)
         final = folder / artifact.path.name
         atomic.publish(artifact.path, final)
     from dataclasses import replace

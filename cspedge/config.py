@@ -6,16 +6,16 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cspedge.errors import UsageError
 from cspedge.quantize.calibrate import QuantizeOptions
-from cspedge.quantize.placement import Placement
-from cspedge.resources import recipe_file, target_file
-from cspedge.types import Head, Precision
+from cspedge.quantize.placement import Placement, common_placement
+from cspedge.resources import recipe_file, target_file, target_names
+from cspedge.types import Head, PlacementMode, Precision
 
 T = TypeVar("T")
 
@@ -83,9 +83,10 @@ class Budget:
 class Target:
     """One deployment target, from `targets/<name>/target.toml`.
 
-    options: of the runtime, also in the manifest; saturated_check: options that the comparison with PT2E adds where
-    u8 x s8 products saturate (x86 with AVX2 and no VNNI). It then shows that the file computes the graph; what the
-    CPU's own kernels make of it is what the validation measures.
+    options: of the runtime, also in the manifest; common: options that `--placement common` adds, so that the same
+    numbers come out; saturated_check: options that the comparison with PT2E adds where u8 x s8 products saturate (x86
+    with AVX2 and no VNNI). It then shows that the file computes the graph; what the CPU's own kernels make of it is
+    what the validation measures.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Target:
     tolerance: Tolerance = Tolerance()
     budget: Budget = Budget()
     options: Mapping[str, object] = field(default_factory=dict)
+    common: Mapping[str, object] = field(default_factory=dict)
     saturated_check: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -140,6 +142,7 @@ class RunConfig:
     out: str | None = None
     target: tuple[str, ...] = ()
     precision: tuple[Precision, ...] = ()
+    placement: PlacementMode | None = None
     recipe: str | None = None
     calib_images: int | None = None
     allow_overlap: bool | None = None
@@ -149,10 +152,24 @@ class RunConfig:
     budget: Budget | None = None
 
 
-def load_target(name: str) -> Target:
-    """Reads one target by name. Raises UsageError for an unknown name or a file that does not parse."""
+def load_target(name: str, placement: PlacementMode = PlacementMode.BEST) -> Target:
+    """Reads one target by name; `common`: with the placement that all known targets can take.
+
+    Its activation dtype and nodes stay the target's own: they hold the same codes. Raises UsageError for an unknown
+    name or a file that does not parse.
+    """
     path = target_file(name)
-    return parse(_read(path), Target, where=f"targets/{name}/target.toml", given={"name": name})
+    target = parse(_read(path), Target, where=f"targets/{name}/target.toml", given={"name": name})
+    if placement is PlacementMode.BEST:
+        return target
+    own = target.placement
+    shared = replace(shared_placement(), activation_dtype=own.activation_dtype, one_user=own.one_user)
+    return replace(target, placement=shared, options={**target.options, **target.common})
+
+
+def shared_placement() -> Placement:
+    """The one placement of `--placement common`: the most restrictive of all known targets', whichever are asked for."""
+    return common_placement([load_target(name).placement for name in target_names()])
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -34,8 +34,9 @@ def placement_words(target: Target, precision: Precision) -> str:
     if precision.is_float:
         return "float"
     where = "after fused " + ", ".join(target.placement.fuse) if target.placement.fuse else "after every op"
+    sums = ", additions inside convolutions" if target.placement.fuse_sum else ""
     output = ", outputs quantized" if target.placement.quantize_output else ""
-    return f"{target.placement.activation_dtype}, one quantizer {where}{output}"
+    return f"{target.placement.activation_dtype}, one quantizer {where}{sums}{output}"
 
 
 def require(target: Target) -> Backend:

@@ -8,7 +8,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cspedge.types import Head
+from cspedge.types import Head, PlacementMode
 
 if TYPE_CHECKING:
     from cspedge.config import Budget
@@ -39,6 +39,7 @@ class RunOptions:
     out: Path = Path("cspedge-out")
     targets: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
+    placement: PlacementMode = PlacementMode.BEST
     recipe: str = "default"
     calib_images: int | None = None
     allow_overlap: bool = False

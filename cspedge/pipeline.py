@@ -66,7 +66,10 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     if upto >= Upto.LOWER:
         for target, precisions in chosen:
             results += [steps.lower(target, p, loaded, quantized, calibration, options, ledger) for p in precisions]
-        results = [publish.artifact(r, loaded.info, quantized, calibration, options.out, files) for r in results]
+        results = [
+            publish.artifact(r, loaded.info, quantized, calibration, options.out, files, options.placement)
+            for r in results
+        ]
     report = None
     if listed is not None:
         validation = inputs.validation_images(options, listed, labels, loaded, ledger)
@@ -114,7 +117,7 @@ def _targets(options: RunOptions) -> list[tuple[Target, tuple[Precision, ...]]]:
 
     chosen = []
     for name in dict.fromkeys(options.targets or target_names()):
-        target = load_target(name)
+        target = load_target(name, options.placement)
         precisions = tuple(dict.fromkeys(options.precisions)) or target.precision.default
         for precision in precisions:
             check_precision(target, precision)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cspedge import atomic
 from cspedge.config import load_target
 from cspedge.digest import sha256_path
-from cspedge.types import ArtifactResult, Status
+from cspedge.types import ArtifactResult, PlacementMode, Status
 
 if TYPE_CHECKING:
     from cspedge.inputs import Calibration, Quantized
@@ -44,6 +44,7 @@ def artifact(
     calibration: Calibration | None,
     out: Path,
     files: list[str],
+    placement: PlacementMode,
 ) -> ArtifactResult:
     """Copies a finished artifact and its manifest to `out/<target>/`; a copy with the right digest stays as it is."""
     from cspedge.lowering import manifest, require
@@ -51,7 +52,7 @@ def artifact(
     if row.status is not Status.OK or row.artifact is None:
         return row
     found = row.artifact
-    target = load_target(row.target)
+    target = load_target(row.target, placement)
     folder = out / row.target
     _folder(folder)
     destination = folder / found.path.name

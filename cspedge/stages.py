@@ -119,6 +119,7 @@ def lower_inputs(
     wanted = lowering.target_inputs(target)
     if precision.is_float:  # a float artifact has no placement
         del wanted["placement"]
+        wanted["options"] = {k: v for k, v in target.options.items() if k not in target.common}
     return {
         "reference": reference,
         "quantized": quantized,

@@ -32,6 +32,13 @@ class Head(StrEnum):
     EMBEDDING = "embedding"
 
 
+class PlacementMode(StrEnum):
+    """Where a run puts the quantizers: `best`, where each target wants them; `common`, at the same tensors for all."""
+
+    BEST = "best"
+    COMMON = "common"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """One output of a model: a float32 tensor [n, *shape], channels first.

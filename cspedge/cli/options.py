@@ -39,6 +39,13 @@ Targets = Annotated[list[str] | None, typer.Option("--target", help="Target name
 Precisions = Annotated[
     list[str] | None, typer.Option("--precision", help="fp32, fp16 or int8; repeatable. [default: each target's own]")
 ]
+Placing = Annotated[
+    str | None,
+    typer.Option(
+        "--placement",
+        help="best: quantizers where each target wants them; common: at the same tensors for all. [default: best]",
+    ),
+]
 Recipe = Annotated[str | None, typer.Option(help="Calibration recipe: a name or a .toml file. [default: default]")]
 CalibImages = Annotated[int | None, typer.Option(help="How many calibration images. [default: the recipe's]", min=1)]
 AllowOverlap = Annotated[
@@ -61,6 +68,7 @@ CONTINUED = (
     "img_size",
     "calib",
     "val",
+    "placement",
     "recipe",
     "calib_images",
     "allow_overlap",
@@ -97,6 +105,8 @@ def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tupl
     precisions = tuple(_precision(p) for p in merged.pop("precision", ()))
     if "head" in merged:
         merged["head"] = _head(merged["head"])
+    if "placement" in merged:
+        merged["placement"] = _placement(merged["placement"])
     out = Path(merged.pop("out", "cspedge-out"))
     options = RunOptions(workspace=workspace, out=out, targets=targets, precisions=precisions, **merged)
     assert all(isinstance(p, Precision) for p in options.precisions)
@@ -142,6 +152,12 @@ def _head(text: str) -> Any:
     from cspedge.types import Head
 
     return _member(Head, "head", text)
+
+
+def _placement(text: str) -> Any:
+    from cspedge.types import PlacementMode
+
+    return _member(PlacementMode, "placement", text)
 
 
 def _member(words: type[StrEnum], what: str, text: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,8 @@ class Placement:
     activation_dtype: int8, or uint8 (the same codes plus 128); quantize_output: whether the logits are quantized
     too (feature maps always are: the convolutions after them read the same numbers); one_user: a dequantize node for
     each consumer rather than one for all; int8_output: whether a convolution is int8 only where its output is
-    quantized as well, so that keeping a tensor in float takes the layers on both sides of it.
+    quantized as well, so that keeping a tensor in float takes the layers on both sides of it; fuse_sum: whether an
+    addition runs inside the convolution before it, whose own output then has no quantizer.
     """
 
     fuse: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Placement:
     quantize_output: bool = False
     one_user: bool = True
     int8_output: bool = False
+    fuse_sum: bool = False
 
     def __post_init__(self) -> None:
         bad = sorted(set(self.fuse) - set(FUSABLE))
@@ -51,6 +53,22 @@ class Placement:
             raise UsageError(f"placement cannot fuse {bad[0]!r}; known activations: {', '.join(FUSABLE)}")
         if self.activation_dtype not in {"int8", "uint8"}:
             raise UsageError(f"activation_dtype {self.activation_dtype!r}; allowed: int8, uint8")
+
+    @property
+    def places(self) -> tuple[object, ...]:
+        """What decides which tensors are quantized: equal for two placements whose answers should be equal."""
+        return (frozenset(self.fuse), self.quantize_output, self.fuse_sum)
+
+
+def common_placement(placements: Sequence[Placement]) -> Placement:
+    """The most restrictive of all: what every one of them fuses, quantized wherever one of them needs it."""
+    first, *others = placements
+    return Placement(
+        fuse=tuple(name for name in first.fuse if all(name in p.fuse for p in others)),
+        quantize_output=any(p.quantize_output for p in placements),
+        int8_output=any(p.int8_output for p in placements),
+        fuse_sum=all(p.fuse_sum for p in placements),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +175,7 @@ def chosen_tensors(graph: fx.GraphModule, placement: Placement) -> frozenset[str
         is_quantizable = node.op == "placeholder" or role(node) is not Role.FLOAT
         is_list = isinstance(node.meta.get("val"), (list, tuple))
         skipped = _fused_into_next(node, placement) or _inside_affine_chain(node) or is_list or _too_deep(node)
+        skipped = skipped or (placement.fuse_sum and _added_inside(node, placement))
         left_float = node in outputs and _only_read_outside(node) and not placement.quantize_output
         if is_quantizable and not skipped and not left_float:
             chosen.add(node.meta[NAME])
@@ -195,6 +214,30 @@ def _fused_into_next(node: fx.Node, placement: Placement) -> bool:
     if role(node) not in {Role.WEIGHTED, Role.COMBINE} or len(node.users) != 1:
         return False
     return op_name(next(iter(node.users))) in placement.fuse
+
+
+def _added_inside(node: fx.Node, placement: Placement) -> bool:
+    """Whether the only reader is an addition that runs inside the convolution that `node` ends.
+
+    Of two such convolutions the later one takes the addition in, and the other is quantized.
+    """
+    if not _ends_convolution(node, placement) or len(node.users) != 1:
+        return False
+    reader = next(iter(node.users))
+    inputs = reader.all_input_nodes
+    if op_name(reader) != "add" or len(inputs) != 2 or _has_constant(reader):
+        return False
+    order = list(node.graph.nodes)
+    ends = [a for a in inputs if len(a.users) == 1 and _ends_convolution(a, placement)]
+    return node is max(ends, key=order.index)
+
+
+def _ends_convolution(node: fx.Node, placement: Placement) -> bool:
+    """Whether `node` is a convolution, or the activation that runs inside one."""
+    if role(node) is Role.ACTIVATION:
+        source = arg(node, 0)
+        return op_name(source) == "conv2d" and _fused_into_next(source, placement)
+    return op_name(node) == "conv2d"
 
 
 def _has_constant(node: fx.Node) -> bool:
