@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# mmpretrain's real modules, which the tests compare with: an environment of its own that shares the rest of $(VENV).
+# Environments of their own that share the rest of $(VENV): mmpretrain's real modules, which the tests compare with, and
+# NNCF, which benchmarks/peers.py does.
 MMPRETRAIN := .venv-mmpretrain
-MMPRETRAIN_NEEDS := tests/models/mmpretrain-requirements.txt
+PEERS := .venv-peers
 
-.PHONY: run test lint types setup mmpretrain clean
+.PHONY: run test lint types setup mmpretrain peers clean
 
 setup: $(STAMP)
 
@@ -22,15 +23,20 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 mmpretrain: $(MMPRETRAIN)/.installed
+$(MMPRETRAIN)/.installed: tests/models/mmpretrain-requirements.txt
+
+peers: $(PEERS)/.installed
+	@$(PEERS)/bin/python -c 'import sys; sys.modules["openvino_telemetry"] = None; import cspedge, nncf, numpy; \
+		assert "$(PEERS)" not in numpy.__file__'
+$(PEERS)/.installed: benchmarks/peers-requirements.txt
 
 # The .pth file comes last: what pip installs must not find, and so never touches, what is shared.
-$(MMPRETRAIN)/.installed: $(MMPRETRAIN_NEEDS) | $(STAMP)
-	rm -rf $(MMPRETRAIN)
-	$(BIN)/python -m venv --without-pip $(MMPRETRAIN)
-	$(BIN)/python -m pip --python $(MMPRETRAIN)/bin/python install --quiet --disable-pip-version-check --no-deps \
-		-r $(MMPRETRAIN_NEEDS)
+.venv-%/.installed: | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/python -m venv --without-pip $(@D)
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --no-deps -r $^
 	site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
-		$(BIN)/python -c "$$site" > "$$($(MMPRETRAIN)/bin/python -c "$$site")/shared.pth"
+		printf '%s\n' "$$($(BIN)/python -c "$$site")" "$(CURDIR)" > "$$($(@D)/bin/python -c "$$site")/shared.pth"
 	@touch $@
 
 run: setup

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cspedge.types import Head, PlacementMode
+from cspedge.types import Head
 
 if TYPE_CHECKING:
     from cspedge.config import Budget
@@ -22,6 +22,13 @@ class Upto(IntEnum):
     LOWER = 2
     EVALUATE = 3
     BENCH = 4
+
+
+class PlacementChoice(StrEnum):
+    """best: each target's own placement; common: one for all, so that all give the same answer."""
+
+    BEST = "best"
+    COMMON = "common"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +46,8 @@ class RunOptions:
     out: Path = Path("cspedge-out")
     targets: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
-    placement: PlacementMode = PlacementMode.BEST
     recipe: str = "default"
+    placement: PlacementChoice = PlacementChoice.BEST
     calib_images: int | None = None
     allow_overlap: bool = False
     max_unreadable: float = 0.01
@@ -49,6 +56,7 @@ class RunOptions:
     rounds: int = 10
     per_round: int = 10
     budget: Budget | None = None
+    explain: bool = False
 
 
 class Ui(Protocol):

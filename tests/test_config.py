@@ -115,7 +115,7 @@ def test_a_recipe_file_of_the_users_own(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="unknown recipe 'best'; known: default, fast"):
+    with pytest.raises(UsageError, match="unknown recipe 'best'; known: accurate, default, fast, qat"):
         load_recipe("best")
     with pytest.raises(UsageError, match="unknown target 'tflite'; known: coreml, executorch, onnxruntime, openvino"):
         load_target("tflite")

@@ -10,7 +10,7 @@ import pytest
 
 from cspedge import stages
 from cspedge._builtin import builtin_path
-from cspedge.config import load_recipe, load_target
+from cspedge.config import known_placements, load_recipe, load_target
 from cspedge.data.digits import digits
 from cspedge.models import source as sources
 from cspedge.quantize.observers import Observer
@@ -105,18 +105,26 @@ def test_changed_bytes_of_an_image_change_the_key(tmp_path: Path) -> None:
 
 
 def test_recipes_change_the_key() -> None:
-    recipe = load_recipe("default")
+    recipe = load_recipe("default").quantizer
+    placements = known_placements()
     changed = [
         recipe,
         replace(recipe, quantize=replace(recipe.quantize, observer=Observer.MINMAX)),
         replace(recipe, quantize=replace(recipe.quantize, weight_search=False)),
         replace(recipe, quantize=replace(recipe.quantize, lossless_clip=False)),
+        replace(recipe, correct=replace(recipe.correct, bias=False)),
+        replace(recipe, learn=replace(recipe.learn, epochs=3)),
     ]
-    keys = [Store.key("quantize", 1, stages.quantize_inputs("r", "i", r, 1)) for r in changed]
-    keys += [Store.key("quantize", 1, stages.quantize_inputs("r2", "i", recipe, 1))]
-    keys += [Store.key("quantize", 1, stages.quantize_inputs("r", "i2", recipe, 1))]
-    keys += [Store.key("quantize", 1, stages.quantize_inputs("r", "i", recipe, 2))]
-    assert len(set(keys)) == len(keys)
+    inputs = [stages.quantize_inputs("r", ["i"], r, placements, 1, "cpu") for r in changed]
+    inputs += [
+        stages.quantize_inputs("r2", ["i"], recipe, placements, 1, "cpu"),
+        stages.quantize_inputs("r", ["i2"], recipe, placements, 1, "cpu"),
+        stages.quantize_inputs("r", ["i", "more"], recipe, placements, 1, "cpu"),
+        stages.quantize_inputs("r", ["i"], recipe, placements[:1], 1, "cpu"),
+        stages.quantize_inputs("r", ["i"], recipe, placements, 2, "cpu"),
+        stages.quantize_inputs("r", ["i"], recipe, placements, 1, "cuda"),
+    ]
+    assert len({Store.key("quantize", 1, i) for i in inputs}) == len(inputs)
 
 
 def test_head_and_input_size_change_the_reference() -> None:

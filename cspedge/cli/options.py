@@ -39,14 +39,8 @@ Targets = Annotated[list[str] | None, typer.Option("--target", help="Target name
 Precisions = Annotated[
     list[str] | None, typer.Option("--precision", help="fp32, fp16 or int8; repeatable. [default: each target's own]")
 ]
-Placing = Annotated[
-    str | None,
-    typer.Option(
-        "--placement",
-        help="best: quantizers where each target wants them; common: at the same tensors for all. [default: best]",
-    ),
-]
 Recipe = Annotated[str | None, typer.Option(help="Calibration recipe: a name or a .toml file. [default: default]")]
+Placement = Annotated[str | None, typer.Option(help="best, or common: one placement for all targets. [default: best]")]
 CalibImages = Annotated[int | None, typer.Option(help="How many calibration images. [default: the recipe's]", min=1)]
 AllowOverlap = Annotated[
     bool, typer.Option("--allow-overlap", help="Let calibration and validation share images; it is recorded.")
@@ -68,8 +62,8 @@ CONTINUED = (
     "img_size",
     "calib",
     "val",
-    "placement",
     "recipe",
+    "placement",
     "calib_images",
     "allow_overlap",
     "seed",
@@ -148,16 +142,16 @@ def _precision(text: str) -> Any:
     return _member(Precision, "precision", text)
 
 
+def _placement(text: str) -> Any:
+    from cspedge.options import PlacementChoice
+
+    return _member(PlacementChoice, "placement", text)
+
+
 def _head(text: str) -> Any:
     from cspedge.types import Head
 
     return _member(Head, "head", text)
-
-
-def _placement(text: str) -> Any:
-    from cspedge.types import PlacementMode
-
-    return _member(PlacementMode, "placement", text)
 
 
 def _member(words: type[StrEnum], what: str, text: str) -> Any:

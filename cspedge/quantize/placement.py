@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import fx
     from torch.export import ExportedProgram
 
+    from cspedge.quantize.outliers import Outlier
+
 FUSABLE = ("relu", "relu6", "hardtanh", "clamp", "hardswish", "hardsigmoid", "leaky_relu", "silu", "sigmoid")
 
 
@@ -36,8 +38,7 @@ class Placement:
     activation_dtype: int8, or uint8 (the same codes plus 128); quantize_output: whether the logits are quantized
     too (feature maps always are: the convolutions after them read the same numbers); one_user: a dequantize node for
     each consumer rather than one for all; int8_output: whether a convolution is int8 only where its output is
-    quantized as well, so that keeping a tensor in float takes the layers on both sides of it; fuse_sum: whether an
-    addition runs inside the convolution before it, whose own output then has no quantizer.
+    quantized as well, so that keeping a tensor in float takes the layers on both sides of it.
     """
 
     fuse: tuple[str, ...] = ()
@@ -45,7 +46,6 @@ class Placement:
     quantize_output: bool = False
     one_user: bool = True
     int8_output: bool = False
-    fuse_sum: bool = False
 
     def __post_init__(self) -> None:
         bad = sorted(set(self.fuse) - set(FUSABLE))
@@ -54,30 +54,16 @@ class Placement:
         if self.activation_dtype not in {"int8", "uint8"}:
             raise UsageError(f"activation_dtype {self.activation_dtype!r}; allowed: int8, uint8")
 
-    @property
-    def places(self) -> tuple[object, ...]:
-        """What decides which tensors are quantized: equal for two placements whose answers should be equal."""
-        return (frozenset(self.fuse), self.quantize_output, self.fuse_sum)
-
-
-def common_placement(placements: Sequence[Placement]) -> Placement:
-    """The most restrictive of all: what every one of them fuses, quantized wherever one of them needs it."""
-    first, *others = placements
-    return Placement(
-        fuse=tuple(name for name in first.fuse if all(name in p.fuse for p in others)),
-        quantize_output=any(p.quantize_output for p in placements),
-        int8_output=any(p.int8_output for p in placements),
-        fuse_sum=all(p.fuse_sum for p in placements),
-    )
-
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedModel:
     """The fp32 graph, one set of encodings, and the integer weights they describe.
 
-    graph: batch-dynamic GraphModule, float32 [n, 3, H, W] in [0, 1] -> its outputs; integer_weights: int8 tensors in
-    torch's layout, by tensor name; biases: corrected ones, float32, by the same names (the graph's own where there is
-    none); they belong to the integer weights, and a layer that stays in float keeps its own.
+    graph: batch-dynamic GraphModule, float32 [n, 3, H, W] in [0, 1] -> its outputs, equalized; integer_weights: int8
+    tensors in torch's layout, by tensor name; biases: corrected ones, float32, by the same names (the graph's own where
+    there is none); they belong to the integer weights, and a layer that stays in float keeps its own; equalization:
+    what layers' outputs were divided by (`cspedge.quantize.equalize`), and prepared the graph before that, None where
+    it is `graph`; outliers: tensors that a few calibration images drive far out of their range.
     """
 
     graph: fx.GraphModule
@@ -85,6 +71,14 @@ class QuantizedModel:
     encodings: Encodings
     integer_weights: Mapping[str, torch.Tensor]
     biases: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    equalization: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    prepared: fx.GraphModule | None = None
+    outliers: tuple[Outlier, ...] = ()
+
+    @property
+    def float_graph(self) -> fx.GraphModule:
+        """The fp32 graph as it was prepared, without equalization: what float artifacts are made of."""
+        return self.graph if self.prepared is None else self.prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +168,7 @@ def chosen_tensors(graph: fx.GraphModule, placement: Placement) -> frozenset[str
             continue
         is_quantizable = node.op == "placeholder" or role(node) is not Role.FLOAT
         is_list = isinstance(node.meta.get("val"), (list, tuple))
-        skipped = _fused_into_next(node, placement) or _inside_affine_chain(node) or is_list or _too_deep(node)
-        skipped = skipped or (placement.fuse_sum and _added_inside(node, placement))
+        skipped = fused_into_next(node, placement) or _inside_affine_chain(node) or is_list or _too_deep(node)
         left_float = node in outputs and _only_read_outside(node) and not placement.quantize_output
         if is_quantizable and not skipped and not left_float:
             chosen.add(node.meta[NAME])
@@ -184,17 +177,20 @@ def chosen_tensors(graph: fx.GraphModule, placement: Placement) -> frozenset[str
 
 def int8_layers(graph: fx.GraphModule, placement: Placement, names: Collection[str]) -> frozenset[str]:
     """Convolutions and linears that run in int8 where the tensors `names` are quantized."""
-    found = set()
+    return frozenset(layer for layer, needs in int8_needs(graph, placement).items() if needs <= set(names))
+
+
+def int8_needs(graph: fx.GraphModule, placement: Placement) -> dict[str, frozenset[str]]:
+    """Of each convolution and linear, the tensors that must be quantized for it to run in int8."""
+    found = {}
     for node in weighted_nodes(graph):
-        if arg(node, 0).meta.get(NAME) not in names:
-            continue
-        output = node
-        if _fused_into_next(node, placement):
-            output = next(iter(node.users))
-        is_vector = op_name(node) == "linear"  # a matrix product may end in float
-        if is_vector or not placement.int8_output or output.meta[NAME] in names:
-            found.add(node.meta[NAME])
-    return frozenset(found)
+        needs = {str(arg(node, 0).meta.get(NAME, ""))}
+        # a matrix product may end in float, but where the logits need a quantizer it needs one as well
+        if placement.int8_output and (placement.quantize_output or op_name(node) != "linear"):
+            output = next(iter(node.users)) if fused_into_next(node, placement) else node
+            needs.add(output.meta[NAME])
+        found[node.meta[NAME]] = frozenset(needs)
+    return found
 
 
 def _too_deep(node: fx.Node) -> bool:
@@ -209,35 +205,11 @@ def _only_read_outside(node: fx.Node) -> bool:
     return value.dim() != 4 and all(user.op == "output" for user in node.users)
 
 
-def _fused_into_next(node: fx.Node, placement: Placement) -> bool:
+def fused_into_next(node: fx.Node, placement: Placement) -> bool:
     """Whether the only reader is an activation that the runtime runs inside this op."""
     if role(node) not in {Role.WEIGHTED, Role.COMBINE} or len(node.users) != 1:
         return False
     return op_name(next(iter(node.users))) in placement.fuse
-
-
-def _added_inside(node: fx.Node, placement: Placement) -> bool:
-    """Whether the only reader is an addition that runs inside the convolution that `node` ends.
-
-    Of two such convolutions the later one takes the addition in, and the other is quantized.
-    """
-    if not _ends_convolution(node, placement) or len(node.users) != 1:
-        return False
-    reader = next(iter(node.users))
-    inputs = reader.all_input_nodes
-    if op_name(reader) != "add" or len(inputs) != 2 or _has_constant(reader):
-        return False
-    order = list(node.graph.nodes)
-    ends = [a for a in inputs if len(a.users) == 1 and _ends_convolution(a, placement)]
-    return node is max(ends, key=order.index)
-
-
-def _ends_convolution(node: fx.Node, placement: Placement) -> bool:
-    """Whether `node` is a convolution, or the activation that runs inside one."""
-    if role(node) is Role.ACTIVATION:
-        source = arg(node, 0)
-        return op_name(source) == "conv2d" and _fused_into_next(source, placement)
-    return op_name(node) == "conv2d"
 
 
 def _has_constant(node: fx.Node) -> bool:

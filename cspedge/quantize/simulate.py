@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from cspedge.digest import sha256_bytes
-from cspedge.quantize.calibrate import tied
-from cspedge.quantize.encodings import MIN_SCALE, QMAX, QMIN, WMAX, Encodings
+from cspedge.quantize.encodings import MIN_SCALE, QMAX, QMIN, Encodings
 from cspedge.quantize.graph import NAME, tensor_of, weighted_nodes
 from cspedge.quantize.ops import arg
 from cspedge.quantize.placement import Placement, QuantizedModel, chosen_tensors, int8_layers, snapped
+from cspedge.quantize.ranges import tied
 
 if TYPE_CHECKING:
     from torch import fx
@@ -35,24 +35,53 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
-        codes = torch.round(x * (1.0 / scale)) + zero
-        steps = codes.clamp(QMIN, QMAX) - zero
-        ctx.save_for_backward(x, scale, codes, zero)
-        return steps * scale
+        found, inside = _quantized(x, float(scale.detach()), int(zero.detach()))
+        ctx.save_for_backward(x, scale, found, inside)
+        return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, scale, codes, zero = ctx.saved_tensors
+        x, scale, found, inside = ctx.saved_tensors
         (gradient,) = gradients
-        inside = (codes >= QMIN) & (codes <= QMAX)
-        steps = codes.clamp(QMIN, QMAX) - zero
         to_x = gradient * inside
         to_scale = to_zero = None
         if ctx.needs_input_grad[1]:
-            to_scale = (gradient * torch.where(inside, steps - x / scale, steps)).sum()
+            # inside, d/dscale is (found - x) / scale; where clamped, found / scale: as two dot products
+            to_scale = (_dot(gradient, found) - _dot(to_x, x)) / scale
         if ctx.needs_input_grad[2]:
-            to_zero = -(gradient * ~inside).sum() * scale
+            to_zero = (to_x.sum() - gradient.sum()) * scale
         return to_x, to_scale, to_zero
+
+
+def _quantized(x: torch.Tensor, scale: float, zero_point: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantized and back, and where nothing was clamped.
+
+    The product with the reciprocal is `torch.ops.quantized_decomposed`'s arithmetic; whole passes of vector
+    instructions take half the time of torch's own fake_quantize on a CPU.
+    """
+    codes = (x * float(1.0 / torch.tensor(scale))).round_()
+    steps = codes.clamp(QMIN - zero_point, QMAX - zero_point)
+    inside = steps == codes
+    return steps.mul_(scale), inside
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.dot(a.flatten(), b.flatten())
+
+
+class _Frozen(torch.autograd.Function):
+    """The same with fixed numbers: the gradient goes to x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
+        found, inside = _quantized(x, scale, zero_point)
+        ctx.save_for_backward(inside)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
+        return gradients[0] * inside, None, None
 
 
 class ActivationQuantizer(nn.Module):
@@ -69,7 +98,7 @@ class ActivationQuantizer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.frozen is not None:
             scale, zero_point = self.frozen
-            return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, QMIN, QMAX)
+            return _Frozen.apply(x, scale, zero_point)  # type: ignore[no-any-return]
         zero = self.zero.clamp(QMIN, QMAX)
         zero = zero + (zero.round() - zero).detach()
         found: torch.Tensor = _FakeQuantize.apply(x, self.log_scale.exp(), zero)
@@ -128,7 +157,7 @@ class Learned(nn.Module):
             if weight is None or encoding is None:
                 continue
             scales = torch.tensor(encoding.scales, dtype=torch.float32)
-            self.weights[name] = WeightQuantizer(weight, model.integer_weights[name], scales, WMAX)
+            self.weights[name] = WeightQuantizer(weight, model.integer_weights[name], scales, encoding.qmax)
             start = model.biases.get(name, torch.zeros(len(weight)) if bias is None else bias)
             self.biases[name] = nn.Parameter(start.clone())
         for kind, parts in (("activation", self.activations), ("weight", self.weights)):

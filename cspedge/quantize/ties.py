@@ -74,11 +74,11 @@ class _Scales:
         return [scale for scale in found if scale < float("inf")]
 
 
-def avoid_ties(model: QuantizedModel, placement: Placement) -> QuantizedModel:
-    """Moves scales of `model`, and nothing else, so that runtimes agree on the codes of `placement`.
+def avoid_ties(model: QuantizedModel, placements: Sequence[Placement]) -> QuantizedModel:
+    """Moves scales of `model`, and nothing else, so that runtimes agree on their codes.
 
-    placement: the one with the most quantizers (`shared_placement`), whose tensors the others quantize too. Scales of
-    activations only grow, so no range shrinks; fixed ones (images, gates) stay. Deterministic, without images.
+    placements: of all targets; the tensors that any of them quantizes count. Scales of activations only grow, so no
+    range shrinks; fixed ones (images, gates) stay. Deterministic, without images.
     """
     from cspedge.quantize.tie_weights import avoid_weight_ties
 
@@ -89,7 +89,7 @@ def avoid_ties(model: QuantizedModel, placement: Placement) -> QuantizedModel:
         scales.scale[groups[name]], scales.zero[groups[name]] = encoding.scale, encoding.zero_point
         if encoding.observer == "fixed":
             scales.fixed.add(groups[name])
-    names = chosen_tensors(model.graph, placement) & set(activations)
+    names = frozenset().union(*(chosen_tensors(model.graph, p) for p in placements)) & set(activations)
     found = regions(model.graph, names)
     _around_additions([r for r in found if _is_addition(r)], groups, scales)
     producers: dict[str, list[Region]] = {}
