@@ -88,9 +88,10 @@ class Target:
     """One deployment target, from `targets/<name>/target.toml`.
 
     cost: what its runtime pays for a layer in float, which decides what the accuracy loop keeps there;
-    options: of the runtime, also in the manifest; saturated_check: options that the comparison with PT2E adds where
-    u8 x s8 products saturate (x86 with AVX2 and no VNNI). It then shows that the file computes the graph; what the
-    CPU's own kernels make of it is what the validation measures.
+    options: of the runtime, also in the manifest; common: options that `--placement common` adds when it lowers, so
+    that the same numbers come out; saturated_check: options that the comparison with PT2E adds where u8 x s8 products
+    saturate (x86 with AVX2 and no VNNI). It then shows that the file computes the graph; what the CPU's own kernels
+    make of it is what the validation measures.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Target:
     budget: Budget = Budget()
     cost: Cost = field(default_factory=Cost)
     options: Mapping[str, object] = field(default_factory=dict)
+    common: Mapping[str, object] = field(default_factory=dict)
     saturated_check: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -203,6 +205,7 @@ def with_placement(target: Target, common: Placement) -> Target:
         target,
         placement=replace(common, activation_dtype=own.activation_dtype, one_user=own.one_user),
         cost=Cost(),
+        options={**target.options, **target.common},
     )
 
 

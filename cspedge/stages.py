@@ -36,7 +36,7 @@ CODE: Mapping[str, int] = {
     "reference": 3,
     "images": 1,
     "logits": 2,
-    "quantize": 3,
+    "quantize": 4,
     "mixed": 1,
     "lower": 3,
     "evaluate": 2,
@@ -164,6 +164,7 @@ def lower_inputs(
     wanted = lowering.target_inputs(target)
     if precision.is_float:  # a float artifact has no placement
         del wanted["placement"]
+        wanted["options"] = {k: v for k, v in target.options.items() if k not in target.common}
     return {
         "reference": reference,
         "quantized": quantized,

@@ -29,7 +29,7 @@ class QuantizeOptions:
     equalize: whether channels are scaled between layers, where that is exact; percentile: per cent of a tensor's values
     inside its range, for that observer; weight_bits: 8, or 7 where two products of u8 x s8 must not saturate (x86 with
     AVX2 and no VNNI); outlier_images: the share of images whose extremes a range need not hold (of 512, five; of 64,
-    none).
+    none); avoid_ties: whether scales are moved to where all runtimes round alike (`cspedge.quantize.ties`).
     """
 
     equalize: bool = True
@@ -39,6 +39,7 @@ class QuantizeOptions:
     weight_bits: int = 8
     lossless_clip: bool = True
     outlier_images: float = 0.01
+    avoid_ties: bool = True
     batch_size: int = 32
 
     def __post_init__(self) -> None:

@@ -85,17 +85,20 @@ def quantize(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> QuantizedModel:
-    """Calibrates, corrects and learns, as far as `options` say.
+    """Calibrates, corrects and learns, as far as `options` say; last, moves scales so that runtimes round alike.
 
     graph: what `prepare` gave; images: uint8 [n, 3, H, W] for calibration; more_images: those to learn from, where a
     recipe wants other ones; placements: what corrections and learning see (`distinct`). The same inputs give the same
     numbers, bit for bit, with the same number of torch threads. Raises InputError for activations or losses that are
     not finite.
     """
+    from cspedge.quantize.ties import avoid_ties
+
     model = calibrate(graph, input_shape, images, options.quantize, progress)
-    if not (options.correct.bias or options.learn.epochs):
-        return model
-    return _refined(model, placements, images, images if more_images is None else more_images, options, seed, progress)
+    if options.correct.bias or options.learn.epochs:
+        learned_from = images if more_images is None else more_images
+        model = _refined(model, placements, images, learned_from, options, seed, progress)
+    return avoid_ties(model, placements) if options.quantize.avoid_ties else model
 
 
 def _refined(
