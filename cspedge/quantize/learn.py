@@ -97,11 +97,11 @@ def relative_error(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]
 
 
 def robust(errors: torch.Tensor) -> torch.Tensor:
-    """The mean of log(1 + e / 0.02): like e / 0.02 where an image is well kept (17 dB), flat where it is lost.
+    """The mean of log(1 + e / 0.1): like e / 0.1 where an image is well kept (10 dB and more), flat where it is lost.
 
     Else a few images that drive a network out of its range (fbnetv3_b) decide what all others get.
     """
-    return torch.log1p(errors / 0.02).mean()
+    return torch.log1p(errors / 0.1).mean()
 
 
 def loss_on(

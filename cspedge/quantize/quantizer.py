@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cspedge.quantize.placement import QuantizedModel
 
 Progress = Callable[[int, int], None]
-CHECKED = 64  # images from which on an eighth is set aside
+CHECKED = 64  # images from which on a sixteenth is set aside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def _refined(
 ) -> QuantizedModel:
     """Correction, then learning; each is kept only where images that it did not see come closer to fp32.
 
-    Every eighth calibration image is set aside for that; fewer than `CHECKED` teach nothing and judge nothing.
+    Every sixteenth calibration image is set aside for that; fewer than `CHECKED` teach nothing and judge nothing.
     """
     import numpy as np
 
@@ -120,7 +120,7 @@ def _refined(
     from cspedge.quantize.learn import learn, loss_on
     from cspedge.quantize.simulate import Learned
 
-    aside = np.arange(len(images)) % 8 == 7
+    aside = np.arange(len(images)) % 16 == 15
     check = images[aside] if len(images) >= CHECKED else images
     seen = images[~aside] if len(images) >= CHECKED else images
     if learned_from is images:

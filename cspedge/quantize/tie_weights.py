@@ -44,9 +44,7 @@ def avoid_weight_ties(model: QuantizedModel, found: Sequence[Region]) -> Quantiz
     return replace(model, encodings=Encodings(activations=activations, weights=weights))
 
 
-def _layer(
-    region: Region, activations: Any
-) -> tuple[str | None, Encoding | None, Encoding | None]:
+def _layer(region: Region, activations: Any) -> tuple[str | None, Encoding | None, Encoding | None]:
     """The one layer of a region, and the encodings before and after it; None where the region holds anything else."""
     from cspedge.quantize.ops import op_name
 
@@ -81,7 +79,9 @@ def _candidates(start: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     found, above, below = [start], start.astype(np.float16), start.astype(np.float16)
     for _ in range(STEPS):
         above, below = np.nextafter(above, np.float16(np.inf)), np.nextafter(below, np.float16(0))
-        found += [side.astype(np.float64) for side in (above, np.where(below > 0, below, above)) if np.isfinite(side).all()]
+        found += [
+            side.astype(np.float64) for side in (above, np.where(below > 0, below, above)) if np.isfinite(side).all()
+        ]
     return found
 
 

@@ -179,7 +179,9 @@ def _results(
         if cells is None:
             return None
         step, low, high = sources[0][1] - sources[0][0], sources[0][0], sources[0][-1]
-        found: NDArray[np.float64] = np.arange(round(low / step) * cells, round(high / step) * cells + 1) * (step / cells)
+        found: NDArray[np.float64] = np.arange(round(low / step) * cells, round(high / step) * cells + 1) * (
+            step / cells
+        )
         return found
     if len(sources) > 2 or not all(_elementwise(node) for node in region.nodes):
         return None
