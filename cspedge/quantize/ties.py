@@ -3,8 +3,8 @@
 Runtimes compute a code in float32 (XNNPACK's addition: in fixed point with 20 bits), each in its own order, so their
 results differ in the last bit; where the exact value lies that close to the middle between two codes, one of them gives
 the neighbour. Such a code is rare, but deep networks amplify it: on lcnet_050 a relative difference of 1e-7 in the
-convolutions' outputs leaves 99.4 % of the answers, one of 1e-5 leaves 97.7 %. So scales are moved, by half a percent at most
-times, until no value that can occur lies near a middle:
+convolutions' outputs leaves 99.4 % of the answers, one of 1e-5 leaves 97.7 %. So scales are moved, mostly by less than
+half a percent, until no value that can occur lies near a middle:
 
 * Around additions: all scales become whole multiples of one power of two, those of sums odd ones. With whole numbers
   a, b and s below 1024 and s odd, (a * p + b * q) / s is never a middle, and none is nearer than 1 / (2 * s).
