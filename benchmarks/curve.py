@@ -3,7 +3,7 @@
     python benchmarks/curve.py ../shared [--reference lcnet_050.caltech101] [--counts 32,128,512,2048] [--seeds 3]
         [--recipe default] [--out curve.jsonl] [--plot docs/curve.svg]
 
-Each point is a quantization of its own, all in int8 (without the accuracy loop), on other images; it is judged on all of
+Each point is a quantization of its own, all in int8 (without the accuracy loop), on other images, and judged on all of
 val/ by PT2E's simulation of two placements, which are what the four runtimes compute but for their rounding. Points
 that stand in the output file are not computed again.
 """
