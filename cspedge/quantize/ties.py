@@ -3,8 +3,8 @@
 Runtimes compute a code in float32 (XNNPACK's addition: in fixed point with 20 bits), each in its own order, so their
 results differ in the last bit; where the exact value lies that close to the middle between two codes, one of them gives
 the neighbour. Such a code is rare, but deep networks amplify it: on lcnet_050 a relative difference of 1e-7 in the
-convolutions' outputs leaves 99.4 % of the answers, one of 1e-5 leaves 97.7 %. So scales are moved, by half a percent at most
-times, until no value that can occur lies near a middle:
+convolutions' outputs leaves 99.4 % of the answers, one of 1e-5 leaves 97.7 %. So scales are moved, mostly by less than
+half a percent, until no value that can occur lies near a middle:
 
 * Around additions: all scales become whole multiples of one power of two, those of sums odd ones. With whole numbers
   a, b and s below 1024 and s odd, (a * p + b * q) / s is never a middle, and none is nearer than 1 / (2 * s).
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspedge.quantize.encodings import QMAX, QMIN, Encodings
 from cspedge.quantize.graph import NAME, tensor_of
-from cspedge.quantize.ops import Role, op_name, role
+from cspedge.quantize.ops import CLAMPS, Role, op_name, role
 from cspedge.quantize.placement import Placement, QuantizedModel, chosen_tensors
 from cspedge.quantize.ranges import tied
 from cspedge.quantize.regions import Region, regions
@@ -38,9 +38,8 @@ LARGEST_SUM = 1000  # units in the largest scale around additions: XNNPACK's fix
 SMALLEST_UNIT = 2.0**-24  # fp16's own
 STEPS = 32
 MOST_CELLS = 4096  # of an average
-CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp"})
 ADDITIONS = frozenset({"add", "sub"})
-NOT_ELEMENTWISE = frozenset({"layer_norm", "group_norm"})
+NOT_ELEMENTWISE = frozenset({"layer_norm", "group_norm", "prelu"})
 
 
 @dataclass
@@ -179,9 +178,11 @@ def _results(
         if cells is None:
             return None
         step, low, high = sources[0][1] - sources[0][0], sources[0][0], sources[0][-1]
-        found: NDArray[np.float64] = np.arange(round(low / step) * cells, round(high / step) * cells + 1) * (step / cells)
+        found: NDArray[np.float64] = np.arange(round(low / step) * cells, round(high / step) * cells + 1) * (
+            step / cells
+        )
         return found
-    if len(sources) > 2 or not all(_elementwise(node) for node in region.nodes):
+    if not 1 <= len(sources) <= 2 or not all(_elementwise(node) for node in region.nodes):
         return None
     constants = [a for node in region.nodes for a in node.all_input_nodes if a.op == "get_attr"]
     if len(sources) == 2 and constants:

@@ -35,9 +35,7 @@ WEIGHTS = "com.apple.CoreML/weights"
 UNWANTED_PASSES = ("common::distributive_quantized_binary_op_scale_normalization",)
 
 
-def lower(
-    model: PlacedModel, precision: Precision, path: Path, *, int8_compute: Precision = Precision.FP16
-) -> None:
+def lower(model: PlacedModel, precision: Precision, path: Path, *, int8_compute: Precision = Precision.FP16) -> None:
     """Writes `path`, an .mlpackage for iOS 17 / macOS 14: input `image` float32 [1, 3, H, W], outputs float32.
 
     fp32 computes in float32; fp16 in float16; int8 in float16 around int8 tensors, as coremltools does, or in what
