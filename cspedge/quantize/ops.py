@@ -90,6 +90,9 @@ ROLES: dict[str, Role] = {
     "cat": Role.CONCAT,
 }
 
+# Activations that only cut a range off.
+CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp"})
+
 # The exact output range of an activation, where its formula fixes one.
 FIXED_RANGE: dict[str, tuple[float, float]] = {
     "hardsigmoid": (0.0, 1.0),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspedge.quantize.encodings import QMAX, QMIN, Encoding, Encodings
 from cspedge.quantize.graph import NAME
-from cspedge.quantize.ops import arg
+from cspedge.quantize.ops import CLAMPS, arg, op_name
 from cspedge.quantize.placement import QuantizedModel
 from cspedge.quantize.regions import Region
 
@@ -29,7 +29,6 @@ STEPS = 12  # fp16 numbers on either side: up to 1.2 % (measured on lcnet_050: 0
 ERROR = 3e-7
 # Codes in doubt per image that pay for a channel's change by 100 %, squared: 0.2 % for one in 10,000 images.
 PRICE = 25.0
-CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp"})
 
 
 def avoid_weight_ties(model: QuantizedModel, found: Sequence[Region]) -> QuantizedModel:
@@ -46,8 +45,6 @@ def avoid_weight_ties(model: QuantizedModel, found: Sequence[Region]) -> Quantiz
 
 def _layer(region: Region, activations: Any) -> tuple[str | None, Encoding | None, Encoding | None]:
     """The one layer of a region, and the encodings before and after it; None where the region holds anything else."""
-    from cspedge.quantize.ops import op_name
-
     first, *rest = region.nodes
     if region.weighted != (first,) or len(region.sources) != 1 or any(op_name(n) not in CLAMPS for n in rest):
         return None, None, None

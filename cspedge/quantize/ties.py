@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspedge.quantize.encodings import QMAX, QMIN, Encodings
 from cspedge.quantize.graph import NAME, tensor_of
-from cspedge.quantize.ops import Role, op_name, role
+from cspedge.quantize.ops import CLAMPS, Role, op_name, role
 from cspedge.quantize.placement import Placement, QuantizedModel, chosen_tensors
 from cspedge.quantize.ranges import tied
 from cspedge.quantize.regions import Region, regions
@@ -38,9 +38,8 @@ LARGEST_SUM = 1000  # units in the largest scale around additions: XNNPACK's fix
 SMALLEST_UNIT = 2.0**-24  # fp16's own
 STEPS = 32
 MOST_CELLS = 4096  # of an average
-CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp"})
 ADDITIONS = frozenset({"add", "sub"})
-NOT_ELEMENTWISE = frozenset({"layer_norm", "group_norm"})
+NOT_ELEMENTWISE = frozenset({"layer_norm", "group_norm", "prelu"})
 
 
 @dataclass
@@ -183,7 +182,7 @@ def _results(
             step / cells
         )
         return found
-    if len(sources) > 2 or not all(_elementwise(node) for node in region.nodes):
+    if not 1 <= len(sources) <= 2 or not all(_elementwise(node) for node in region.nodes):
         return None
     constants = [a for node in region.nodes for a in node.all_input_nodes if a.op == "get_attr"]
     if len(sources) == 2 and constants:

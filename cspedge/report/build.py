@@ -43,9 +43,11 @@ def build_report(
     """
     from cspedge.devices.host import environment
     from cspedge.models.preprocess import manifest
+    from cspedge.report.pairs import pair_notes
     from cspedge.report.schema import validate
 
     env = environment()
+    pairs = _agreement(info, vectors, results)
     report = {
         "schema": 1,
         "model": {
@@ -64,10 +66,15 @@ def build_report(
         "tuning": tuning,
         "validation": validation,
         "artifacts": [artifact_entry(r, (budgets or {}).get(r.target, {})) for r in results],
-        "agreement": _agreement(info, vectors, results),
+        "agreement": pairs,
         "environment": env,
         "stages": [dict(s) for s in stages],
-        "notes": [*notes, *_kept_notes(results), *_saturation_note(results, env)],
+        "notes": [
+            *notes,
+            *_kept_notes(results),
+            *_saturation_note(results, env),
+            *pair_notes(results, pairs, env["isa"]),
+        ],
     }
     validate(report)
     return report
