@@ -14,7 +14,7 @@ from cspedge.quantize.observers import Observer, choose_range
 from cspedge.quantize.outliers import outliers
 from cspedge.quantize.placement import QuantizedModel
 from cspedge.quantize.ranges import fixed_ranges, lossless_clips, readers_function, tied
-from cspedge.quantize.weights import LARGEST, quantize_weights
+from cspedge.quantize.weights import LARGEST, input_energy, quantize_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,11 @@ def calibrate(
     )
     activations = _choose(graph, groups, seen, options)
     weights, integers = quantize_weights(
-        graph, search=options.weight_search, activations=activations, bits=options.weight_bits
+        graph,
+        search=options.weight_search,
+        activations=activations,
+        bits=options.weight_bits,
+        energy=input_energy(graph, images) if options.weight_search else None,
     )
     return QuantizedModel(
         graph=graph,

@@ -20,7 +20,7 @@ from cspedge.errors import InputError
 from cspedge.quantize.channels import Channels
 from cspedge.quantize.encodings import QMAX, QMIN, WMAX
 from cspedge.quantize.graph import NAME, tensor_of
-from cspedge.quantize.observe import run
+from cspedge.quantize.observe import refuse_non_finite, run
 from cspedge.quantize.ops import arg, full_arguments, op_name
 from cspedge.quantize.ranges import observed, tied
 
@@ -57,6 +57,7 @@ def channel_ranges(graph: fx.GraphModule, images: NDArray[np.uint8], channels: C
     def look(name: str, tensor: torch.Tensor, where: slice) -> None:
         values = tensor.flatten(2) if tensor.dim() > 2 else tensor.unsqueeze(2)
         tops[name].append(values.abs().amax(2))
+        refuse_non_finite(name, tops[name][-1])
         squares[name] += values.double().square().mean(2).sum(0)
 
     for start in range(0, len(chosen), BATCH):

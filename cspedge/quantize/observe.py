@@ -60,14 +60,10 @@ class Observed:
         import numpy as np
 
         images = tensor.flatten(1)
-        lows, highs = images.amin(1).numpy(), images.amax(1).numpy()
-        if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
-            raise InputError(
-                f"the activation {name!r} is NaN or infinite on a calibration image; "
-                "check the weights, and that the images suit the model's preprocessing"
-            )
-        np.minimum(self.lows[where], lows.clip(*clip), out=self.lows[where])
-        np.maximum(self.highs[where], highs.clip(*clip), out=self.highs[where])
+        lows, highs = images.amin(1), images.amax(1)
+        refuse_non_finite(name, lows + highs)
+        np.minimum(self.lows[where], lows.numpy().clip(*clip), out=self.lows[where])
+        np.maximum(self.highs[where], highs.numpy().clip(*clip), out=self.highs[where])
 
     def add_histogram(self, tensor: torch.Tensor, clip: Bounds) -> None:
         """Counts the values of a batch, the same places of every image."""
@@ -81,6 +77,15 @@ class Observed:
         if clip != EVERYTHING:
             values = values.clamp(*clip)
         self.counts += torch.histc(values, BINS, self.lo, self.hi).long().numpy()
+
+
+def refuse_non_finite(name: str, values: torch.Tensor) -> None:
+    """InputError naming the activation."""
+    if not bool(values.isfinite().all()):
+        raise InputError(
+            f"the activation {name!r} is NaN or infinite on a calibration image; "
+            "check the weights, and that the images suit the model's preprocessing"
+        )
 
 
 def observe(
