@@ -70,8 +70,8 @@ def learn(
                 loss = robust(errors) * (len(batch) / len(drawn))
                 if not bool(torch.isfinite(loss)):
                     raise InputError(
-                        f"learning gave a loss of {float(loss.detach())} at step {step} of {steps}; lower the rates of the "
-                        "recipe's [learn] table, or set its epochs to 0"
+                        f"learning gave a loss of {float(loss.detach())} at step {step} of {steps}; lower the rates of "
+                        "the recipe's [learn] table, or set its epochs to 0"
                     )
                 loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
