@@ -111,6 +111,9 @@ def test_recipes_change_the_key() -> None:
         replace(recipe, quantize=replace(recipe.quantize, observer=Observer.MINMAX)),
         replace(recipe, quantize=replace(recipe.quantize, weight_search=False)),
         replace(recipe, quantize=replace(recipe.quantize, lossless_clip=False)),
+        replace(recipe, quantize=replace(recipe.quantize, equalize=False)),
+        replace(recipe, quantize=replace(recipe.quantize, percentile=99.9)),
+        replace(recipe, quantize=replace(recipe.quantize, weight_bits=7)),
     ]
     keys = [Store.key("quantize", 1, stages.quantize_inputs("r", "i", r, 1)) for r in changed]
     keys += [Store.key("quantize", 1, stages.quantize_inputs("r2", "i", recipe, 1))]
