@@ -114,6 +114,9 @@ def test_recipes_change_the_key() -> None:
         replace(recipe, quantize=replace(recipe.quantize, lossless_clip=False)),
         replace(recipe, correct=replace(recipe.correct, bias=False)),
         replace(recipe, learn=replace(recipe.learn, epochs=3)),
+        replace(recipe, quantize=replace(recipe.quantize, equalize=False)),
+        replace(recipe, quantize=replace(recipe.quantize, percentile=99.9)),
+        replace(recipe, quantize=replace(recipe.quantize, weight_bits=7)),
     ]
     inputs = [stages.quantize_inputs("r", ["i"], r, placements, 1, "cpu") for r in changed]
     inputs += [

@@ -180,6 +180,15 @@ def test_entropy_chooses_the_least_divergence(long_tail: Any) -> None:
         assert chosen <= divergence(counts, lo, hi, lo * share_a, hi * share_b) * 1.05
 
 
+def test_a_pile_of_zeros_does_not_rule_the_entropy() -> None:
+    """As a ReLU leaves: half of all values are zero, which has a code in any range."""
+    generator = np.random.default_rng(0)
+    positive = generator.exponential(1.0, 100_000)
+    piled = np.concatenate([positive, np.zeros(100_000)])
+    alone = choose_range(*histogram(positive), Observer.ENTROPY)[1]
+    assert choose_range(*histogram(piled), Observer.ENTROPY)[1] == pytest.approx(alone, rel=0.1)
+
+
 def test_entropy_keeps_what_is_even() -> None:
     values = np.random.default_rng(0).uniform(-1, 3, 100_000)
     assert choose_range(*histogram(values), Observer.ENTROPY) == pytest.approx((-1, 3), abs=0.15)
