@@ -80,6 +80,8 @@ def standalone(plot: str) -> str:
 
 
 def _curves(figure: Figure, rows: Sequence[Mapping[str, Any]], height: float) -> None:
+    from matplotlib.ticker import FuncFormatter
+
     top = height - HEADING - DEPTH
     axes = figure.add_axes((EDGE / WIDTH, top / height, 1 - EDGE / WIDTH, DEPTH / height))
     alone = [(i, row["sqnr_db"]) for i, row in enumerate(rows) if row["sqnr_db"] is not None]
@@ -90,7 +92,7 @@ def _curves(figure: Figure, rows: Sequence[Mapping[str, Any]], height: float) ->
     axes.set_ylim(min([0.0, *(db for _, db in together)]), 1.08 * most)
     axes.set_xlim(-1, max(len(rows), 1))
     axes.set_yticks(range(0, int(most) + 1, 10))
-    axes.yaxis.set_major_formatter(tick)
+    axes.yaxis.set_major_formatter(FuncFormatter(tick))
     axes.set_xticks([])
     axes.tick_params(axis="y", length=0, pad=4, labelsize=SMALL, labelcolor=MUTED)
     axes.grid(axis="y", color=LINE, linewidth=1)
