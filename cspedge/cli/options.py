@@ -102,7 +102,10 @@ def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tupl
     if "placement" in merged:
         merged["placement"] = _placement(merged["placement"])
     out = Path(merged.pop("out", "cspedge-out"))
-    options = RunOptions(workspace=workspace, out=out, targets=targets, precisions=precisions, **merged)
+    explain = bool(given.get("explain"))
+    options = RunOptions(
+        workspace=workspace, out=out, targets=targets, precisions=precisions, explain=explain, **merged
+    )
     assert all(isinstance(p, Precision) for p in options.precisions)
     return options, message
 
