@@ -1,7 +1,7 @@
 """Other people's int8 tools, as their documents say to use them: a function each, from a `Source` to what they make.
 
 A tool gets what cspedge quantizes, the fp32 reference with its normalisation inside: as a torch module, or where it
-reads a file, as cspedge's own float artifact. It sees every calibration image, one at a time where nothing else is said.
+reads a file, as cspedge's own float artifact. It sees every calibration image, one at a time unless it says so.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _nncf() -> Any:
 def quantize_static(source: Source, **options: Any) -> Path:
     """https://onnxruntime.ai, "Quantize ONNX Models": pre-processing (shapes, optimisation), then QDQ.
 
-    From `torch.onnx.export` of the reference instead of cspedge's artifact it agrees within 0.8 points (lcnet_050).
+    From `torch.onnx.export` of the reference instead, agreement is the same within 0.6 points (lcnet_050).
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
