@@ -1,7 +1,7 @@
 """Other people's int8 tools, as their documents say to use them: a function each, from a `Source` to what they make.
 
 A tool gets what cspedge quantizes, the fp32 reference with its normalisation inside: as a torch module, or where it
-reads a file, as cspedge's own float artifact. It sees every calibration image, one at a time unless it says so.
+reads a file, as cspedge's own float artifact. It sees every calibration image, one at a time unless said otherwise.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,20 +131,22 @@ def quantize(
     calibration: ImageSet | None,
     *,
     recipe: str | Recipe = "default",
+    training: ImageSet | None = None,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> QuantizedModel:
     """Calibrates once: one set of encodings and integer weights for every target.
 
+    training: images to learn from, for recipes that want others than the calibration's (`qat`);
     threads: of torch; another number may move a scale by its last bit.
     calibration None: no encodings, for float artifacts only. Raises UsageError for an unknown recipe, InputError for
     activations that are not finite, TargetError where torch.export cannot trace the model.
     """
-    from cspedge.config import load_recipe
-    from cspedge.quantize.calibrate import calibrate
+    from cspedge.config import known_placements, load_recipe
     from cspedge.quantize.encodings import Encodings
     from cspedge.quantize.graph import prepare
     from cspedge.quantize.placement import QuantizedModel
+    from cspedge.quantize.quantizer import quantize as run
     from cspedge.threads import torch_threads
 
     shape = reference.info.preprocess.input_size
@@ -156,7 +158,15 @@ def quantize(
         )
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
     with torch_threads(threads):
-        return calibrate(graph, shape, calibration.images, chosen.quantize, progress)
+        return run(
+            graph,
+            shape,
+            calibration.images,
+            chosen.quantizer,
+            known_placements(),
+            more_images=None if training is None else training.images,
+            progress=progress,
+        )
 
 
 def lower(
@@ -167,11 +177,12 @@ def lower(
     out: str | Path,
     name: str = "model",
     check_images: NDArray[np.uint8] | None = None,
+    keep: Collection[str] = (),
 ) -> Artifact:
     """Lowers to one target; the artifact is loaded from its file, run, compared and read back before it is returned.
 
-    Writes `out/<name>.<precision><suffix>`. check_images: uint8 [n, 3, H, W] real images for the comparison. Raises
-    UsageError, RuntimeMissingError or TargetError.
+    Writes `out/<name>.<precision><suffix>`. check_images: uint8 [n, 3, H, W] real images for the comparison; keep:
+    tensors that stay in float, by their names in encodings.json. Raises UsageError, RuntimeMissingError or TargetError.
     """
     from cspedge import atomic
     from cspedge.lowering import lower as lower_one
@@ -181,7 +192,7 @@ def lower(
     folder = Path(out)
     atomic.make_folder(folder)
     with atomic.staging(folder) as draft:
-        artifact = lower_one(model, target, precision, draft, name=name, check_images=check_images)
+        artifact = lower_one(model, target, precision, draft, name=name, check_images=check_images, keep=keep)
         final = folder / artifact.path.name
         atomic.publish(artifact.path, final)
     from dataclasses import replace
@@ -296,7 +307,7 @@ def write_report(
     evaluations: Mapping[str, Evaluation],
     latencies: Mapping[str, Latency | str] | None = None,
     calibration: ImageSet | None = None,
-    recipe: str = "default",
+    recipe: str | Recipe = "default",
     out: str | Path,
 ) -> dict[str, Any]:
     """Writes `report.json` (schema 1) and `report.html` into `out` and returns the report.
@@ -306,6 +317,7 @@ def write_report(
     schema, WorkspaceError where `out` cannot be written.
     """
     from cspedge import atomic
+    from cspedge.config import load_recipe
     from cspedge.data.images import overlap
     from cspedge.report import build, render
 
@@ -331,7 +343,9 @@ def write_report(
         calibration=None
         if calibration is None
         else build.calibration_entry(
-            calibration, recipe=recipe, overlap=len(overlap(calibration.digests, validation.digests))
+            calibration,
+            recipe=load_recipe(recipe) if isinstance(recipe, str) else recipe,
+            overlap=len(overlap(calibration.digests, validation.digests)),
         ),
         results=rows,
     )

@@ -6,14 +6,18 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cspedge.errors import UsageError
+from cspedge.options import PlacementChoice
 from cspedge.quantize.calibrate import QuantizeOptions
+from cspedge.quantize.islands import Cost
+from cspedge.quantize.mixed import MixedOptions
 from cspedge.quantize.placement import Placement
+from cspedge.quantize.quantizer import CorrectOptions, LearnOptions, QuantizerOptions, distinct
 from cspedge.resources import recipe_file, target_file
 from cspedge.types import Head, Precision
 
@@ -83,9 +87,11 @@ class Budget:
 class Target:
     """One deployment target, from `targets/<name>/target.toml`.
 
-    options: of the runtime, also in the manifest; saturated_check: options that the comparison with PT2E adds where
-    u8 x s8 products saturate (x86 with AVX2 and no VNNI). It then shows that the file computes the graph; what the
-    CPU's own kernels make of it is what the validation measures.
+    cost: what its runtime pays for a layer in float, which decides what the accuracy loop keeps there;
+    options: of the runtime, also in the manifest; common: options that `--placement common` adds when it lowers, so
+    that the same numbers come out; saturated_check: options that the comparison with PT2E adds where u8 x s8 products
+    saturate (x86 with AVX2 and no VNNI). It then shows that the file computes the graph; what the CPU's own kernels
+    make of it is what the validation measures.
     """
 
     name: str
@@ -97,7 +103,9 @@ class Target:
     floor: Floor = Floor()
     tolerance: Tolerance = Tolerance()
     budget: Budget = Budget()
+    cost: Cost = field(default_factory=Cost)
     options: Mapping[str, object] = field(default_factory=dict)
+    common: Mapping[str, object] = field(default_factory=dict)
     saturated_check: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -117,12 +125,20 @@ class CalibrationImages:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A calibration recipe, from `calib/<name>.toml` or a file of the user's."""
+    """A calibration recipe, from `calib/<name>.toml` or a file of the user's; mixed None: all that can be is int8."""
 
     name: str
     summary: str
     images: CalibrationImages = CalibrationImages()
     quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
+    correct: CorrectOptions = field(default_factory=CorrectOptions)
+    learn: LearnOptions = field(default_factory=LearnOptions)
+    mixed: MixedOptions | None = None
+
+    @property
+    def quantizer(self) -> QuantizerOptions:
+        """What decides the numbers, besides the images."""
+        return QuantizerOptions(quantize=self.quantize, correct=self.correct, learn=self.learn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +157,7 @@ class RunConfig:
     target: tuple[str, ...] = ()
     precision: tuple[Precision, ...] = ()
     recipe: str | None = None
+    placement: PlacementChoice | None = None
     calib_images: int | None = None
     allow_overlap: bool | None = None
     max_unreadable: float | None = None
@@ -153,6 +170,43 @@ def load_target(name: str) -> Target:
     """Reads one target by name. Raises UsageError for an unknown name or a file that does not parse."""
     path = target_file(name)
     return parse(_read(path), Target, where=f"targets/{name}/target.toml", given={"name": name})
+
+
+def known_placements() -> tuple[Placement, ...]:
+    """The distinct placements of all known targets: what corrections and learning see, whatever a run is asked for.
+
+    The numbers are the same for one target and for four.
+    """
+    from cspedge.resources import target_names
+
+    return distinct([load_target(name).placement for name in target_names()])
+
+
+def common_placement() -> Placement:
+    """What every known target can do: only what all fuse is fused, and what one wants quantized all quantize.
+
+    dtype and the number of nodes stay each target's own; the codes are the same.
+    """
+    from cspedge.resources import target_names
+
+    placements = [load_target(name).placement for name in target_names()]
+    shared = set.intersection(*(set(p.fuse) for p in placements))
+    return Placement(
+        fuse=tuple(name for name in placements[0].fuse if name in shared),
+        quantize_output=any(p.quantize_output for p in placements),
+        int8_output=any(p.int8_output for p in placements),
+    )
+
+
+def with_placement(target: Target, common: Placement) -> Target:
+    """The target with another placement than its own, and no price of its own for an island: all keep the same."""
+    own = target.placement
+    return replace(
+        target,
+        placement=replace(common, activation_dtype=own.activation_dtype, one_user=own.one_user),
+        cost=Cost(),
+        options={**target.options, **target.common},
+    )
 
 
 def load_recipe(name_or_path: str) -> Recipe:

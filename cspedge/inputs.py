@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspedge import api, stages
-from cspedge.config import Recipe
+from cspedge.config import Recipe, known_placements
 from cspedge.errors import InputError
 from cspedge.models import source as sources
 from cspedge.options import RunOptions, Ui
@@ -181,20 +181,31 @@ def find_labels(listed: ImageList, info: ReferenceInfo) -> NDArray[np.int64]:
 
 
 def calibration_images(
-    options: RunOptions, recipe: Recipe, loaded: Loaded, validation: ImageList | None, ledger: Ledger
+    options: RunOptions,
+    recipe: Recipe,
+    loaded: Loaded,
+    validation: ImageList | None,
+    ledger: Ledger,
+    *,
+    count: int | None = None,
+    task: str = "calibration images",
 ) -> Calibration:
+    """count: more images than the recipe's calibration, where a recipe learns from them; all where there are fewer."""
     from cspedge.data.images import check_disjoint
     from cspedge.data.sampling import sample
 
     listed = api.list_images(options.calib, "train")
-    count = options.calib_images or recipe.images.count
+    count = options.calib_images or recipe.images.count if count is None else min(count, len(listed))
     indices = sample(listed, count, seed=options.seed, stratified=recipe.images.sampling == "stratified")
     overlap = 0
     if validation is not None:
         overlap = check_disjoint(listed.subset(indices), validation, allow=options.allow_overlap)
-    stored, images, notes = load_images("calibration images", listed, indices, None, options, loaded, ledger)
+    stored, images, notes = load_images(task, listed, indices, None, options, loaded, ledger)
     if overlap:
-        notes = (*notes, f"calibration and validation share {overlap} images (allowed by --allow-overlap)")
+        notes = (
+            *notes,
+            f"{task.removesuffix(' images')} and validation share {overlap} images (allowed by --allow-overlap)",
+        )
     return Calibration(stored=stored, images=images, notes=notes, overlap=overlap)
 
 
@@ -212,17 +223,36 @@ def validation_images(
     return Validation(stored=stored, images=images, notes=notes, vectors=vectors, device=device)
 
 
-def quantize(calibration: Calibration, recipe: Recipe, loaded: Loaded, threads: int, ledger: Ledger) -> Quantized:
+def quantize(
+    calibration: Calibration, more: Calibration | None, recipe: Recipe, loaded: Loaded, threads: int, ledger: Ledger
+) -> Quantized:
+    """more: the images a recipe learns from, where they are not the calibration's."""
+    placements = known_placements()
+
     def build(folder: Path) -> Mapping[str, object]:
-        from cspedge.quantize.calibrate import calibrate
+        from cspedge.quantize.quantizer import quantize as run
         from cspedge.threads import torch_threads
 
-        shape, images = loaded.info.preprocess.input_size, calibration.images.images
         with torch_threads(threads):
-            model = calibrate(loaded.graph(), shape, images, recipe.quantize, ledger.ui.progress("quantize"))
+            model = run(
+                loaded.graph(),
+                loaded.info.preprocess.input_size,
+                calibration.images.images,
+                recipe.quantizer,
+                placements,
+                more_images=None if more is None else more.images.images,
+                progress=ledger.ui.progress("quantize"),
+            )
         return stages.write_quantized(model, folder)
 
-    inputs = stages.quantize_inputs(loaded.stored.digest, calibration.stored.digest, recipe, threads)
+    inputs = stages.quantize_inputs(
+        loaded.stored.digest,
+        [c.stored.digest for c in (calibration, more) if c is not None],
+        recipe.quantizer,
+        placements,
+        threads,
+        device_kind() if recipe.learn.epochs else "cpu",
+    )
     stored = ledger.stage("quantize", "quantize", inputs, build)
 
     @cache

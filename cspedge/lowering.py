@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,18 +62,20 @@ def lower(
     *,
     name: str = "model",
     check_images: NDArray[np.uint8] | None = None,
+    keep: Collection[str] = (),
 ) -> Artifact:
     """Writes `out/<name>.<precision><suffix>` and returns it as an Artifact once it ran from its file.
 
     model: what `quantize` gave (or `float_model`, for float precisions). check_images: uint8 [n, 3, H, W], some real
-    images for the comparison with PT2E; without them, fixed random ones. Raises UsageError (precision),
-    RuntimeMissingError (SDK), TargetError (the runtime refuses the graph, or its answers are outside the tolerance).
+    images for the comparison with PT2E; without them, fixed random ones. keep: tensors of an int8 artifact that stay in
+    float, by their names in encodings.json. Raises UsageError (precision, keep), RuntimeMissingError (SDK), TargetError
+    (the runtime refuses the graph, or its answers are outside the tolerance).
     """
     spec = load_target(target) if isinstance(target, str) else target
     precision = Precision(precision)
     check_precision(spec, precision)
     backend = require(spec)
-    placed = _place(model, spec, precision)
+    placed = _place(model, spec, precision, keep)
     path = out / f"{name}.{precision}{backend.suffix}"
     start = time.perf_counter()
     with sdk_errors(spec, precision, "lower"):
@@ -97,6 +99,7 @@ def lower(
         check_sqnr_db=sqnr,
         check_max_abs=largest,
         lower_s=round(lower_s, 3),
+        float_tensors=() if precision.is_float else tuple(sorted(keep)),
     )
 
 
@@ -123,12 +126,14 @@ def sdk_errors(target: Target, precision: Precision, what: str) -> Any:
         ) from error
 
 
-def _place(model: QuantizedModel, target: Target, precision: Precision) -> PlacedModel:
+def _place(model: QuantizedModel, target: Target, precision: Precision, keep: Collection[str]) -> PlacedModel:
+    from cspedge.quantize.islands import check_keep
     from cspedge.quantize.placement import place, place_float
 
     if precision.is_float:
-        return place_float(model.graph, model.input_shape)
-    return place(model, target.placement)
+        return place_float(model.float_graph, model.input_shape)
+    check_keep(model, target.placement, keep)
+    return place(model, target.placement, keep)
 
 
 def compare(
@@ -163,7 +168,7 @@ def compare(
     bad = [index for index, sqnr in enumerate(against_pt2e) if sqnr < limit]
     if bad and not precision.is_float:
         with torch.no_grad():
-            exact = [v.numpy() for v in as_tuple(model.graph(torch.from_numpy(tensor)))]
+            exact = [v.numpy() for v in as_tuple(model.float_graph(torch.from_numpy(tensor)))]
         pt2e = _sqnr(placed.outputs, exact, expected, "PT2E")
         mine = _sqnr(placed.outputs, exact, found, whose)
         bad = [index for index in bad if mine[index] < pt2e[index] - NO_WORSE_DB]
@@ -227,6 +232,7 @@ def manifest(
         "backend": target.backend,
         "precision": str(artifact.precision),
         "placement": artifact.placement,
+        "float_tensors": list(artifact.float_tensors),
         "file": {"name": artifact.path.name, "bytes": artifact.bytes, "sha256": artifact.sha256},
         "input": {
             "name": "image",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +24,13 @@ class Upto(IntEnum):
     BENCH = 4
 
 
+class PlacementChoice(StrEnum):
+    """best: each target's own placement; common: one for all, so that all give the same answer."""
+
+    BEST = "best"
+    COMMON = "common"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What the user asked for. `precisions` empty: each target's own default; `targets` empty: all."""
@@ -40,6 +47,7 @@ class RunOptions:
     targets: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
     recipe: str = "default"
+    placement: PlacementChoice = PlacementChoice.BEST
     calib_images: int | None = None
     allow_overlap: bool = False
     max_unreadable: float = 0.01
@@ -48,6 +56,7 @@ class RunOptions:
     rounds: int = 10
     per_round: int = 10
     budget: Budget | None = None
+    explain: bool = False
 
 
 class Ui(Protocol):

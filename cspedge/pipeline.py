@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cspedge import api, inputs, publish, steps
-from cspedge.config import Budget, Recipe, Target, load_recipe, load_target
+from cspedge import api, inputs, mixing, publish, steps
+from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
 from cspedge.digest import sha256_json
 from cspedge.errors import UsageError
 from cspedge.models import source as sources
-from cspedge.options import RunOptions, Silent, Ui, Upto
+from cspedge.options import PlacementChoice, RunOptions, Silent, Ui, Upto
 from cspedge.resources import target_names
 from cspedge.stages import StageRow
 from cspedge.store import Store
@@ -19,6 +19,7 @@ from cspedge.types import ArtifactResult, Head, Precision, Status
 
 if TYPE_CHECKING:
     from cspedge.models.reference import ReferenceInfo
+    from cspedge.quantize.explain import Explanation
 
 __all__ = ["Outcome", "RunOptions", "Ui", "Upto", "execute", "exit_code"]
 
@@ -34,6 +35,7 @@ class Outcome:
     report: dict[str, Any] | None = None
     exit_code: int = 0
     files: tuple[str, ...] = ()
+    explanations: Mapping[str, Explanation] = field(default_factory=dict)
 
 
 def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) -> Outcome:
@@ -56,16 +58,40 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     if listed is not None and options.head is Head.LOGITS:  # before any work is done
         labels = inputs.find_labels(listed, loaded.info)
     calibration: inputs.Calibration | None = None
+    more: inputs.Calibration | None = None  # images to learn from besides
     quantized: inputs.Quantized | None = None
+    tuning: mixing.Tuning | None = None
     files: list[str] = []
     if upto is Upto.QUANTIZE or _wants_int8(chosen):
         calibration = inputs.calibration_images(options, recipe, loaded, listed, ledger)
-        quantized = inputs.quantize(calibration, recipe, loaded, options.threads, ledger)
+        if recipe.learn.epochs and recipe.learn.images:
+            wanted = recipe.learn.images
+            more = inputs.calibration_images(
+                options, recipe, loaded, listed, ledger, count=wanted, task="training images"
+            )
+        quantized = inputs.quantize(calibration, more, recipe, loaded, options.threads, ledger)
         files += publish.encodings(quantized, options.out)
+        if recipe.mixed is not None and upto >= Upto.LOWER:
+            used = [images for images in (calibration, more) if images is not None]
+            drawn = mixing.tuning_images(options, recipe, loaded, used, listed, ledger)
+            if isinstance(drawn, str):
+                calibration = replace(calibration, notes=(*calibration.notes, drawn))
+            else:
+                tuning = drawn
+    explanations = {}
+    if options.explain and quantized is not None and calibration is not None:
+        for target, _ in chosen:
+            explanations[target.name] = mixing.explain(target, quantized, calibration.images, options, ui)
+            files += publish.explanation(target.name, explanations[target.name], options.out)
     results: list[ArtifactResult] = []
     if upto >= Upto.LOWER:
         for target, precisions in chosen:
-            results += [steps.lower(target, p, loaded, quantized, calibration, options, ledger) for p in precisions]
+            kept = None
+            if quantized is not None and tuning is not None and Precision.INT8 in precisions:
+                kept = mixing.keep(target, recipe, quantized, tuning, loaded, options, ledger)
+            results += [
+                steps.lower(target, p, loaded, quantized, calibration, options, ledger, kept) for p in precisions
+            ]
         results = [publish.artifact(r, loaded.info, quantized, calibration, options.out, files) for r in results]
     report = None
     if listed is not None:
@@ -73,7 +99,10 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         results = [steps.evaluate(r, validation, loaded, options, ledger) for r in results]
         if upto >= Upto.BENCH:
             results = steps.bench(results, validation, options, ledger)
-        report = _report(options, recipe, loaded.info, results, calibration, validation, ledger)
+        outlying: tuple[str, ...] = ()
+        if quantized is not None and calibration is not None:
+            outlying = publish.outlier_notes(publish.outliers(quantized, calibration))
+        report = _report(options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, ledger)
         files += publish.report(report, options.out)
     if any(not row.cached for row in ledger.rows):
         ledger.store.ref(ledger.name, ledger.keys)
@@ -85,6 +114,7 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         report=report,
         exit_code=exit_code(results, report, options.budget),
         files=tuple(files),
+        explanations=explanations,
     )
 
 
@@ -112,9 +142,12 @@ def _targets(options: RunOptions) -> list[tuple[Target, tuple[Precision, ...]]]:
     """The targets and precisions to make; an unknown name or a precision nobody offers is an error up front."""
     from cspedge.lowering import check_precision
 
+    common = common_placement() if options.placement is PlacementChoice.COMMON else None
     chosen = []
     for name in dict.fromkeys(options.targets or target_names()):
         target = load_target(name)
+        if common is not None:
+            target = with_placement(target, common)
         precisions = tuple(dict.fromkeys(options.precisions)) or target.precision.default
         for precision in precisions:
             check_precision(target, precision)
@@ -144,6 +177,9 @@ def _report(
     info: ReferenceInfo,
     results: list[ArtifactResult],
     calibration: inputs.Calibration | None,
+    more: inputs.Calibration | None,
+    outlying: tuple[str, ...],
+    tuning: mixing.Tuning | None,
     validation: inputs.Validation,
     ledger: inputs.Ledger,
 ) -> dict[str, Any]:
@@ -151,14 +187,22 @@ def _report(
 
     entry, notes = None, list(validation.notes)
     if calibration is not None:
-        entry = build.calibration_entry(calibration.images, recipe=recipe.name, overlap=calibration.overlap)
-        notes = [*calibration.notes, *notes]
+        entry = build.calibration_entry(
+            calibration.images,
+            recipe=recipe,
+            overlap=calibration.overlap,
+            sampling=recipe.images.sampling,
+            seed=options.seed,
+            training=None if more is None else more.images,
+        )
+        notes = [*calibration.notes, *outlying, *(() if tuning is None else tuning.notes), *notes]
     return build.build_report(
         info,
         vectors=validation.vectors,
         labels=validation.images.labels,
         validation=build.images_entry(validation.images),
         calibration=entry,
+        tuning=None if tuning is None else build.images_entry(tuning.images),
         results=results,
         reference_device=validation.device,
         budgets={r.target: (options.budget or load_target(r.target).budget).limits() for r in results},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from cspedge.types import ArtifactResult, Status
 if TYPE_CHECKING:
     from cspedge.inputs import Calibration, Quantized
     from cspedge.models.reference import ReferenceInfo
+    from cspedge.quantize.explain import Explanation
 
 
 def encodings(quantized: Quantized, out: Path) -> list[str]:
@@ -34,7 +36,29 @@ def quantized_summary(quantized: Quantized, calibration: Calibration | None) -> 
     if calibration is None:
         return found
     images = calibration.images
+    found["outliers"] = outliers(quantized, calibration)
     return found | {"calibration": {"n": len(images), "sha256": images.sha256, "source": images.source}}
+
+
+def outliers(quantized: Quantized, calibration: Calibration) -> list[dict[str, Any]]:
+    """Tensors that a few calibration images drive far out of their range, with the images' names, widest first."""
+    rows = json.loads(quantized.stored.file("outliers.json").read_text(encoding="utf-8"))
+    names = calibration.images.names
+    return [{**row, "images": [names[i] for i in row["images"]]} for row in rows]
+
+
+def outlier_notes(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """One sentence for all of them; nothing where there are none."""
+    if not rows:
+        return ()
+    images = list(dict.fromkeys(name for row in rows for name in row["images"]))
+    shown = ", ".join(images[:3]) + (f" and {len(images) - 3} more" if len(images) > 3 else "")
+    worst = rows[0]
+    return (
+        f"calibration: {len(images)} images ({shown}) drive {len(rows)} tensors far out of the range of all others, "
+        f"most of all {worst['tensor']}, {worst['lo']:.4g} to {worst['hi']:.4g} where its encoding holds "
+        f"{worst['range_lo']:.4g} to {worst['range_hi']:.4g}; they are clipped, so int8 may lose such images",
+    )
 
 
 def artifact(
@@ -73,6 +97,18 @@ def artifact(
     atomic.write_json(folder / name, text)
     files += [f"{row.target}/{found.path.name}", f"{row.target}/{name}"]
     return replace(row, manifest=f"{row.target}/{name}")
+
+
+def explanation(target: str, found: Explanation, out: Path) -> list[str]:
+    """Writes explain/TARGET.json and its plot."""
+    from cspedge.report.sensitivity_plot import sensitivity_plot, standalone
+
+    folder = out / "explain"
+    _folder(folder)
+    values = found.to_dict()
+    atomic.write_json(folder / f"{target}.json", values)
+    atomic.write_text(folder / f"{target}.svg", standalone(sensitivity_plot(values["rows"])))
+    return [f"explain/{target}.json", f"explain/{target}.svg"]
 
 
 def report(value: dict[str, Any], out: Path) -> list[str]:

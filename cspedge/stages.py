@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cspedge.config import Recipe, Target
+    from cspedge.config import Target
     from cspedge.data.images import ImageList
     from cspedge.models.source import ModelSource
-    from cspedge.quantize.placement import QuantizedModel
+    from cspedge.quantize.islands import Cost
+    from cspedge.quantize.mixed import Mixed, MixedOptions
+    from cspedge.quantize.placement import Placement, QuantizedModel
+    from cspedge.quantize.quantizer import QuantizerOptions
     from cspedge.store import StoredObject
     from cspedge.types import Latency
 
@@ -33,8 +36,9 @@ CODE: Mapping[str, int] = {
     "reference": 3,
     "images": 1,
     "logits": 2,
-    "quantize": 2,
-    "lower": 2,
+    "quantize": 4,
+    "mixed": 1,
+    "lower": 3,
     "evaluate": 2,
     "bench": 1,
 }
@@ -93,14 +97,51 @@ def logits_inputs(reference: str, images: str, device: str, threads: int) -> dic
     }
 
 
-def quantize_inputs(reference: str, images: str, recipe: Recipe, threads: int) -> dict[str, Any]:
+def quantize_inputs(
+    reference: str,
+    images: Sequence[str],
+    options: QuantizerOptions,
+    placements: Sequence[Placement],
+    threads: int,
+    device: str,
+) -> dict[str, Any]:
+    """images: digests of the calibration's and, where a recipe learns from others, of those."""
     return {
         "threads": threads,
+        "device": device,
         "reference": reference,
-        "images": images,
-        "recipe": {k: str(v) if isinstance(v, str) else v for k, v in asdict(recipe.quantize).items()},
+        "images": list(images),
+        "recipe": _plain(asdict(options)),
+        "placements": [_plain(asdict(p)) for p in placements],
         "tools": tool_versions(*TORCH),
     }
+
+
+def _plain(value: Any) -> Any:
+    """Enumerations as their words, tuples as lists."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def mixed_basis(reference: str, quantized: str, images: str, placement: Placement, threads: int) -> dict[str, Any]:
+    """What an evaluation of the accuracy loop depends on: not its goals, its budget or the target's costs."""
+    simulated = {key: value for key, value in asdict(placement).items() if key not in {"activation_dtype", "one_user"}}
+    return {
+        "code": CODE["mixed"],
+        "reference": reference,
+        "quantized": quantized,
+        "images": images,
+        "placement": _plain(simulated),
+        "threads": threads,
+        "tools": tool_versions(*TORCH),
+    }
+
+
+def mixed_inputs(basis: Mapping[str, Any], cost: Cost, options: MixedOptions) -> dict[str, Any]:
+    return {"basis": dict(basis), "cost": asdict(cost), "options": asdict(options)}
 
 
 def lower_inputs(
@@ -112,13 +153,18 @@ def lower_inputs(
     backend_code: int,
     sdk: Mapping[str, str],
     name: str,
+    keep: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """quantized and images (those of the check) are None for float artifacts, which no calibration touches."""
+    """quantized and images (those of the check) are None for float artifacts, which no calibration touches.
+
+    keep: tensors that stay in float.
+    """
     from cspedge import lowering
 
     wanted = lowering.target_inputs(target)
     if precision.is_float:  # a float artifact has no placement
         del wanted["placement"]
+        wanted["options"] = {k: v for k, v in target.options.items() if k not in target.common}
     return {
         "reference": reference,
         "quantized": quantized,
@@ -128,6 +174,7 @@ def lower_inputs(
         "backend_code": backend_code,
         "lowering_code": lowering.CODE_VERSION,
         "name": name,
+        "keep": sorted(keep),
         "tools": tool_versions("torch", "torchao", "timm") | dict(sdk),
     }
 
@@ -250,8 +297,14 @@ def read_array(name: str, stored: StoredObject) -> NDArray[np.float32]:
 def write_quantized(model: QuantizedModel, folder: Path) -> dict[str, Any]:
     from safetensors.torch import save_file
 
+    from cspedge.quantize.outliers import to_list
+
     (folder / "encodings.json").write_text(pretty_json(model.encodings.to_dict()), encoding="utf-8")
+    (folder / "outliers.json").write_text(pretty_json(to_list(model.outliers)), encoding="utf-8")
+    save_file({k: v.contiguous() for k, v in sorted(model.equalization.items())}, folder / "equalization.safetensors")
     save_file({k: v.contiguous() for k, v in sorted(model.integer_weights.items())}, folder / "integer.safetensors")
+    if model.biases:
+        save_file({k: v.contiguous() for k, v in sorted(model.biases.items())}, folder / "biases.safetensors")
     return {"activations": len(model.encodings.activations), "weights": len(model.encodings.weights)}
 
 
@@ -260,14 +313,33 @@ def read_quantized(stored: StoredObject, graph: Any, shape: tuple[int, int, int]
     from safetensors.torch import load_file
 
     from cspedge.quantize.encodings import loads
+    from cspedge.quantize.equalize import equalized
+    from cspedge.quantize.outliers import from_list
     from cspedge.quantize.placement import QuantizedModel
 
+    scales = load_file(stored.file("equalization.safetensors"))
     return QuantizedModel(
-        graph=graph,
+        graph=equalized(graph, scales),
         input_shape=shape,
         encodings=loads(stored.file("encodings.json").read_text(encoding="utf-8")),
         integer_weights=load_file(stored.file("integer.safetensors")),
+        biases=load_file(stored.file("biases.safetensors")) if "biases.safetensors" in stored.files else {},
+        equalization=scales,
+        prepared=graph if scales else None,
+        outliers=from_list(json.loads(stored.file("outliers.json").read_text(encoding="utf-8"))),
     )
+
+
+def write_mixed(mixed: Mixed, folder: Path) -> dict[str, Any]:
+    """Times are measurements, so this object's digest varies: lowering takes the tensors instead."""
+    (folder / "mixed.json").write_text(pretty_json(mixed.to_dict()), encoding="utf-8")
+    return {"met": mixed.met, "tensors": len(mixed.tensors)}
+
+
+def read_mixed(stored: StoredObject) -> Mixed:
+    from cspedge.quantize.mixed import from_dict
+
+    return from_dict(json.loads(stored.file("mixed.json").read_text(encoding="utf-8")))
 
 
 def write_artifact(artifact: Artifact, folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cspedge.config import Target, load_target
 from cspedge.errors import RuntimeMissingError, TargetError
 from cspedge.inputs import Calibration, Ledger, Loaded, Quantized, Validation, device_kind
 from cspedge.options import RunOptions
-from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, Head, Latency, Precision, Status
+from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, Head, Kept, Latency, Precision, Status
 
 if TYPE_CHECKING:
     from cspedge.quantize.placement import QuantizedModel
@@ -39,13 +39,17 @@ def lower(
     calibration: Calibration | None,
     options: RunOptions,
     ledger: Ledger,
+    kept: Kept | None = None,
 ) -> ArtifactResult:
+    """kept: what an int8 artifact keeps in float."""
     from cspedge import lowering
 
     task = f"lower {target.name}/{precision}"
     row = ArtifactResult(target=target.name, backend=target.backend, precision=precision, status=Status.OK)
     int8 = precision is Precision.INT8
     images = calibration if int8 else None
+    kept = kept if int8 else None
+    keep = () if kept is None else kept.tensors
 
     def build(folder: Path) -> Mapping[str, object]:
         model = quantized.model() if int8 and quantized else _float_model(loaded)
@@ -56,6 +60,7 @@ def lower(
             folder,
             name=loaded.info.file_stem,
             check_images=None if images is None else images.images.images[: lowering.CHECK_IMAGES],
+            keep=keep,
         )
         return stages.write_artifact(artifact, folder)
 
@@ -70,10 +75,11 @@ def lower(
             backend.code_version,
             backend.availability().versions,
             loaded.info.file_stem,
+            keep,
         )
         return stages.read_artifact(ledger.stage(task, "lower", inputs, build))
 
-    return _guarded(row, lambda r: replace(r, artifact=make()), options, ledger)
+    return _guarded(replace(row, kept=kept), lambda r: replace(r, artifact=make()), options, ledger)
 
 
 def _guarded(

@@ -189,7 +189,8 @@ class Artifact:
 
     path: a file, or a folder for formats that are folders; sha256 and bytes are those of `path`;
     outputs: their names, in order; check_sqnr_db: against PT2E's answer to the same placed graph, of the output that
-    is furthest off (None: equal); check_max_abs: the largest difference of any value there; placement: in words.
+    is furthest off (None: equal); check_max_abs: the largest difference of any value there; placement: in words;
+    float_tensors: those that an int8 artifact keeps in float.
     """
 
     target: str
@@ -204,6 +205,7 @@ class Artifact:
     check_sqnr_db: float | None
     check_max_abs: float
     lower_s: float
+    float_tensors: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -225,6 +227,21 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What the accuracy loop keeps in float in one int8 artifact, and how it ended.
+
+    layers: convolutions and linears that go with the tensors; mac_share: of multiply-accumulates outside int8, as a
+    fraction of 1.
+    """
+
+    tensors: tuple[str, ...]
+    layers: tuple[str, ...]
+    mac_share: float
+    met: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArtifactResult:
     """A row of the report: one target in one precision, whatever became of it."""
 
@@ -237,6 +254,7 @@ class ArtifactResult:
     evaluation: Evaluation | None = None
     latency: Latency | None = None
     manifest: str | None = None
+    kept: Kept | None = None
 
     @property
     def label(self) -> str:

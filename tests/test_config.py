@@ -54,6 +54,8 @@ def _lines(name: str) -> dict[str, object]:
         ({"summary": 3}, "str is wanted"),
         ({"tolerance": {"int8_sqnr_db": True}}, "float is wanted"),
         ({"name": "other"}, "unknown key 'name'"),
+        ({"cost": {"float_mac": -1.0}}, r"key 'cost': float_mac is -1\.0; it is a cost, 0 or more"),
+        ({"cost": {"int8_mac": 1.0}}, "unknown key 'int8_mac' in .*cost"),
     ],
 )
 def test_mistakes_in_a_target_are_named(change: dict[str, object], message: str) -> None:
@@ -115,7 +117,7 @@ def test_a_recipe_file_of_the_users_own(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="unknown recipe 'best'; known: default, fast"):
+    with pytest.raises(UsageError, match="unknown recipe 'best'; known: accurate, default, fast, qat"):
         load_recipe("best")
     with pytest.raises(UsageError, match="unknown target 'tflite'; known: coreml, executorch, onnxruntime, openvino"):
         load_target("tflite")
@@ -130,3 +132,16 @@ def test_broken_toml_and_missing_files(tmp_path: Path) -> None:
         load_config(bad)
     with pytest.raises(UsageError, match="does not exist"):
         load_config(tmp_path / "none.toml")
+
+
+def test_a_recipe_without_goals_keeps_nothing_in_float(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('summary = "mine"\n', encoding="utf-8")
+    assert load_recipe(str(file)).mixed is None
+    file.write_text('summary = "mine"\n[mixed]\nmax_drop = 0.01\n', encoding="utf-8")
+    found = load_recipe(str(file)).mixed
+    assert found is not None
+    assert (found.max_drop, found.min_agreement, found.max_float_macs) == (0.01, None, 0.1)
+    file.write_text('summary = "mine"\n[mixed]\nseconds = 5\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"mine\.toml, key 'mixed': the accuracy loop has no goal"):
+        load_recipe(str(file))

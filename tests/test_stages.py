@@ -10,9 +10,10 @@ import pytest
 
 from cspedge import stages
 from cspedge._builtin import builtin_path
-from cspedge.config import load_recipe, load_target
+from cspedge.config import known_placements, load_recipe, load_target
 from cspedge.data.digits import digits
 from cspedge.models import source as sources
+from cspedge.quantize.mixed import MixedOptions
 from cspedge.quantize.observers import Observer
 from cspedge.stages import CODE
 from cspedge.store import Store
@@ -54,6 +55,7 @@ def test_every_input_of_an_artifact_changes_its_key(monkeypatch: Any) -> None:
         {"target": replace(target, placement=replace(target.placement, quantize_output=True))},
         {"target": replace(target, tolerance=replace(target.tolerance, int8_sqnr_db=1.0))},
         {"target": replace(target, floor=replace(target.floor, isa=("sse",)))},
+        {"keep": ("blocks.2.0.bn2.act:hardswish",)},
     ]
     keys = [lower_key(), *(lower_key(**c) for c in changes)]
     assert len(set(keys)) == len(keys)
@@ -105,18 +107,29 @@ def test_changed_bytes_of_an_image_change_the_key(tmp_path: Path) -> None:
 
 
 def test_recipes_change_the_key() -> None:
-    recipe = load_recipe("default")
+    recipe = load_recipe("default").quantizer
+    placements = known_placements()
     changed = [
         recipe,
         replace(recipe, quantize=replace(recipe.quantize, observer=Observer.MINMAX)),
         replace(recipe, quantize=replace(recipe.quantize, weight_search=False)),
         replace(recipe, quantize=replace(recipe.quantize, lossless_clip=False)),
+        replace(recipe, correct=replace(recipe.correct, bias=False)),
+        replace(recipe, learn=replace(recipe.learn, epochs=3)),
+        replace(recipe, quantize=replace(recipe.quantize, equalize=False)),
+        replace(recipe, quantize=replace(recipe.quantize, percentile=99.9)),
+        replace(recipe, quantize=replace(recipe.quantize, weight_bits=7)),
     ]
-    keys = [Store.key("quantize", 1, stages.quantize_inputs("r", "i", r, 1)) for r in changed]
-    keys += [Store.key("quantize", 1, stages.quantize_inputs("r2", "i", recipe, 1))]
-    keys += [Store.key("quantize", 1, stages.quantize_inputs("r", "i2", recipe, 1))]
-    keys += [Store.key("quantize", 1, stages.quantize_inputs("r", "i", recipe, 2))]
-    assert len(set(keys)) == len(keys)
+    inputs = [stages.quantize_inputs("r", ["i"], r, placements, 1, "cpu") for r in changed]
+    inputs += [
+        stages.quantize_inputs("r2", ["i"], recipe, placements, 1, "cpu"),
+        stages.quantize_inputs("r", ["i2"], recipe, placements, 1, "cpu"),
+        stages.quantize_inputs("r", ["i", "more"], recipe, placements, 1, "cpu"),
+        stages.quantize_inputs("r", ["i"], recipe, placements[:1], 1, "cpu"),
+        stages.quantize_inputs("r", ["i"], recipe, placements, 2, "cpu"),
+        stages.quantize_inputs("r", ["i"], recipe, placements, 1, "cuda"),
+    ]
+    assert len({Store.key("quantize", 1, i) for i in inputs}) == len(inputs)
 
 
 def test_head_and_input_size_change_the_reference() -> None:
@@ -182,3 +195,25 @@ def test_bench_keys(change: dict[str, Any]) -> None:
         "host": {"cpu": "x"}, "sdk": {"onnxruntime": "1"},
     }  # fmt: skip
     assert stages.bench_inputs(**base) != stages.bench_inputs(**(base | change))
+
+
+def test_the_accuracy_loop_depends_on_numbers_images_goals_and_costs() -> None:
+    """Its evaluations on the numbers, the placement and the images alone, so that a new budget goes on with them."""
+    target, options = load_target("openvino"), MixedOptions(max_drop=0.01)
+    basis = stages.mixed_basis("r", "q", "i", target.placement, 1)
+    same = replace(target.placement, activation_dtype="int8", one_user=False)
+    assert stages.mixed_basis("r", "q", "i", same, 1) == basis, "these change no value"
+    others = [
+        stages.mixed_basis("r2", "q", "i", target.placement, 1),
+        stages.mixed_basis("r", "q2", "i", target.placement, 1),
+        stages.mixed_basis("r", "q", "i2", target.placement, 1),
+        stages.mixed_basis("r", "q", "i", replace(target.placement, int8_output=True), 1),
+        stages.mixed_basis("r", "q", "i", target.placement, 2),
+    ]
+    inputs = [stages.mixed_inputs(b, target.cost, options) for b in (basis, *others)]
+    inputs += [
+        stages.mixed_inputs(basis, replace(target.cost, convert=1.0), options),
+        stages.mixed_inputs(basis, target.cost, replace(options, max_drop=0.02)),
+        stages.mixed_inputs(basis, target.cost, replace(options, seconds=1.0)),
+    ]
+    assert len({Store.key("mixed", 1, i) for i in inputs}) == len(inputs)

@@ -57,10 +57,11 @@ def audit(optimized: onnx.ModelProto, model: PlacedModel) -> Audit:
     macs = multiply_accumulates(model)
     total = sum(macs.values())
     done = sum(count for name, count in macs.items() if int8.get(name, False))
+    fused = tuple(name for name in macs if name not in int8)  # a float convolution goes by its activation's name
     return Audit(
         int8_op_share=sum(int8.values()) / len(int8) if int8 else 0.0,
         int8_mac_share=done / total if total else 0.0,
-        fp32_islands=tuple(name for name, quantized in int8.items() if not quantized),
+        fp32_islands=(*fused, *(name for name, quantized in int8.items() if not quantized)),
         encodings_match=None,
     )
 
@@ -90,9 +91,9 @@ def _gives_float(node: Any) -> bool:
 
 
 def _name(node: Any, readers: dict[str, Any]) -> str:
-    """The model's own name: ONNX Runtime appends `_token_N` or a fusion's name, and leaves h-swish's parts nameless."""
+    """The model's own name: ONNX Runtime appends `_token_N`, `_nchwc` or a fusion's; h-swish's parts are nameless."""
     while node is not None:
-        name = re.sub(r"(_token_\d+|/\w+Fusion)$", "", node.name)
+        name = re.sub(r"(_token_\d+|_nchwc|/\w+Fusion)+$", "", node.name)
         name = re.sub(r"\.(q|dq|product|bias|pool|sigmoid|log|mul|add|\d+)(#\d+)?$", "", name)
         if ":" in name:
             return name

@@ -72,7 +72,7 @@ class OpenVinoBackend:
 
     name = "openvino"
     suffix = ".ir"
-    code_version = 2
+    code_version = 3
 
     def availability(self) -> Availability:
         """Whether openvino and onnx are installed."""
@@ -85,11 +85,13 @@ class OpenVinoBackend:
         import tempfile
 
         from cspedge.backends.onnx_export import export_onnx, serialize
+        from cspedge.backends.openvino_forms import round_before_sums, share_dequantize
         from cspedge.backends.openvino_ir import save
 
         _simulate(options)
         proto = export_onnx(model, self.name)
-        _share_dequantize(proto)
+        share_dequantize(proto)
+        round_before_sums(proto)
         names = {n.name for n in proto.graph.node} | {o for n in proto.graph.node for o in n.output}
         names |= {i.name for i in proto.graph.initializer} | {i.name for i in proto.graph.input}
         openvino = import_openvino()
@@ -161,31 +163,6 @@ def _simulate(options: Mapping[str, object]) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"openvino's option {SIMULATE} is {value!r}; allowed: true, false")
     return value
-
-
-def _share_dequantize(proto: onnx.ModelProto) -> None:
-    """One dequantize node for all readers of a quantized tensor: each would become a FakeQuantize of its own, and a
-    tensor with two of those leaves the convolution as float and is quantized twice."""
-    from onnx import helper
-
-    first: dict[str, str] = {}
-    same: dict[str, str] = {}
-    outputs = {o.name for o in proto.graph.output}
-    kept = []
-    for node in proto.graph.node:
-        for position, name in enumerate(node.input):
-            node.input[position] = same.get(name, name)
-        if node.op_type == "DequantizeLinear" and node.input[0] in first:
-            source, name = first[node.input[0]], node.output[0]
-            if name in outputs:
-                kept.append(helper.make_node("Identity", [source], [name], name=name))
-            same[name] = source
-            continue
-        if node.op_type == "DequantizeLinear":
-            first[node.input[0]] = node.output[0]
-        kept.append(node)
-    del proto.graph.node[:]
-    proto.graph.node.extend(kept)
 
 
 def _refusal(error: Exception, proto: onnx.ModelProto) -> str:

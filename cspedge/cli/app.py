@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cspedge.cli import options as opt
-from cspedge.cli.console import ConsoleUi, print_json, quiet_stdout, report_table, stdout_console
+from cspedge.cli.console import (
+    ConsoleUi,
+    explain_table,
+    print_json,
+    quiet_stdout,
+    report_table,
+    stdout_console,
+)
 from cspedge.errors import CspedgeError
 from cspedge.options import Upto
 
@@ -104,6 +111,7 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
         target: opt.Targets = None,
         precision: opt.Precisions = None,
         recipe: opt.Recipe = None,
+        placement: opt.Placement = None,
         calib_images: opt.CalibImages = None,
         allow_overlap: opt.AllowOverlap = False,
         max_unreadable: opt.MaxUnreadable = None,
@@ -137,18 +145,30 @@ def quantize(
     workspace: opt.Workspace = None,
     out: opt.Out = None,
     config: opt.Config = None,
+    target: opt.Targets = None,
     recipe: opt.Recipe = None,
     calib_images: opt.CalibImages = None,
     max_unreadable: opt.MaxUnreadable = None,
     seed: opt.Seed = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Per tensor: what was chosen, what it costs, what float would cost.")
+    ] = False,
     json: opt.Json = False,
 ) -> int:
-    """Calibrate once and write encodings.json."""
+    """Calibrate once and write encodings.json; with --explain, say what each tensor does to each target's answers."""
     outcome = _execute(_given(locals()), Upto.QUANTIZE, config=config, continues=False, as_json=json)
+    from cspedge.publish import outlier_notes
+
     assert outcome.quantized is not None
     if json:
-        print_json({"model": outcome.info.name, "files": list(outcome.files), **outcome.quantized})
+        explained = {name: value.to_dict() for name, value in outcome.explanations.items()}
+        document = {"model": outcome.info.name, "files": list(outcome.files), **outcome.quantized}
+        print_json(document | ({"explain": explained} if explained else {}))
     else:
+        for name, value in outcome.explanations.items():
+            stdout_console().print(explain_table(name, value))
+        for line in outlier_notes(outcome.quantized["outliers"]):
+            print(line)
         found = outcome.quantized
         print(
             f"{outcome.info.name}: {found['activations']} activation and {found['weights']} weight encodings "
@@ -171,6 +191,7 @@ def export(
     out: opt.Out = None,
     config: opt.Config = None,
     recipe: opt.Recipe = None,
+    placement: opt.Placement = None,
     calib_images: opt.CalibImages = None,
     max_unreadable: opt.MaxUnreadable = None,
     seed: opt.Seed = None,

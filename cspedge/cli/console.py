@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from cspedge.quantize.explain import Explanation
+
 
 class ConsoleUi:
     """A `pipeline.Ui` on stderr: a bar for what takes long, a line for what is done, nothing on stdout."""
@@ -160,3 +162,37 @@ def _closeness(row: dict[str, Any], model: dict[str, Any]) -> list[str]:
     same = far["neighbour_agreement"]
     last = level_of(far, model["outputs"]) if model["head"] == "features" else "" if same is None else f"{same:.1%}"
     return [*figures, last]
+
+
+def explain_table(target: str, found: Explanation) -> Any:
+    """Per tensor of one target's placement, in the order of the graph: what was chosen and what it costs.
+
+    alone, together: SQNR in dB of the tensor quantized alone, and with everything before it; saves: share of answers
+    that keeping it in float is expected to save; MACs, time: what goes into float with it, and the time that adds.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cspedge.report.words import decibels
+
+    ranking = found.sensitivity
+    title = (
+        f"{escape(target)}: {ranking.flips:.2%} of answers are expected to change with all in int8 (n = {ranking.n})"
+    )
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("tensor", overflow="fold")
+    for heading in ("observer", "scale", "zero", "alone", "together", "saves", "MACs", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in found.rows:
+        table.add_row(
+            escape(row.tensor),
+            row.observer,
+            f"{row.scale:.4g}",
+            str(row.zero_point),
+            decibels(row.sqnr_db),
+            decibels(row.cumulative_db),
+            f"{row.saved:.2%}",
+            f"{row.mac_share:.1%}",
+            f"{row.price:+.1%}",
+        )
+    return table

@@ -40,6 +40,7 @@ Precisions = Annotated[
     list[str] | None, typer.Option("--precision", help="fp32, fp16 or int8; repeatable. [default: each target's own]")
 ]
 Recipe = Annotated[str | None, typer.Option(help="Calibration recipe: a name or a .toml file. [default: default]")]
+Placement = Annotated[str | None, typer.Option(help="best, or common: one placement for all targets. [default: best]")]
 CalibImages = Annotated[int | None, typer.Option(help="How many calibration images. [default: the recipe's]", min=1)]
 AllowOverlap = Annotated[
     bool, typer.Option("--allow-overlap", help="Let calibration and validation share images; it is recorded.")
@@ -62,6 +63,7 @@ CONTINUED = (
     "calib",
     "val",
     "recipe",
+    "placement",
     "calib_images",
     "allow_overlap",
     "seed",
@@ -97,8 +99,13 @@ def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tupl
     precisions = tuple(_precision(p) for p in merged.pop("precision", ()))
     if "head" in merged:
         merged["head"] = _head(merged["head"])
+    if "placement" in merged:
+        merged["placement"] = _placement(merged["placement"])
     out = Path(merged.pop("out", "cspedge-out"))
-    options = RunOptions(workspace=workspace, out=out, targets=targets, precisions=precisions, **merged)
+    explain = bool(given.get("explain"))
+    options = RunOptions(
+        workspace=workspace, out=out, targets=targets, precisions=precisions, explain=explain, **merged
+    )
     assert all(isinstance(p, Precision) for p in options.precisions)
     return options, message
 
@@ -136,6 +143,12 @@ def _precision(text: str) -> Any:
     from cspedge.types import Precision
 
     return _member(Precision, "precision", text)
+
+
+def _placement(text: str) -> Any:
+    from cspedge.options import PlacementChoice
+
+    return _member(PlacementChoice, "placement", text)
 
 
 def _head(text: str) -> Any:

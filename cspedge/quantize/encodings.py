@@ -18,6 +18,7 @@ QMIN, QMAX = -128, 127  # activations, int8
 WMIN, WMAX = -127, 127  # weights, symmetric int8
 # XNNPACK's requantization takes multipliers in [2^-32, 256); a floor keeps dead tensors inside (FACTS).
 MIN_SCALE = 2.0**-20
+MAX_SCALE = 65504.0  # fp16's largest (see `half_at_least`)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +45,15 @@ class Encoding:
                 f"scales are positive and zero points lie in [{QMIN}, {QMAX}]"
             )
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value that has a code."""
+        return self.scale * (QMIN - self.zero_point), self.scale * (QMAX - self.zero_point)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightEncoding:
-    """One weight: symmetric int8 per output channel (axis 0), real = scales[c] * q, q in [-127, 127].
+    """One weight: symmetric int8 per output channel (axis 0), real = scales[c] * q, q in [qmin, qmax].
 
     sha256 is the digest of the int8 values in torch's layout, row-major.
     """
@@ -56,6 +62,8 @@ class WeightEncoding:
     sha256: str
     shape: tuple[int, ...]
     axis: int = 0
+    qmin: int = WMIN
+    qmax: int = WMAX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +79,7 @@ class Encodings:
             entry = {k: v for k, v in asdict(encoding).items() if v is not None}
             activations[name] = entry | {"dtype": "int8", "qmin": QMIN, "qmax": QMAX}
         weights = {
-            name: {**asdict(w), "scales": list(w.scales), "shape": list(w.shape)}
-            | {"dtype": "int8", "qmin": WMIN, "qmax": WMAX, "zero_point": 0}
+            name: {**asdict(w), "scales": list(w.scales), "shape": list(w.shape)} | {"dtype": "int8", "zero_point": 0}
             for name, w in self.weights.items()
         }
         return {"schema": SCHEMA, "activations": activations, "weights": weights}
@@ -89,7 +96,12 @@ def from_dict(data: Mapping[str, Any]) -> Encodings:
         }
         weights = {
             name: WeightEncoding(
-                scales=tuple(entry["scales"]), sha256=entry["sha256"], shape=tuple(entry["shape"]), axis=entry["axis"]
+                scales=tuple(entry["scales"]),
+                sha256=entry["sha256"],
+                shape=tuple(entry["shape"]),
+                axis=entry["axis"],
+                qmin=entry["qmin"],
+                qmax=entry["qmax"],
             )
             for name, entry in data["weights"].items()
         }

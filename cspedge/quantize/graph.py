@@ -28,14 +28,15 @@ def prepare(
 
     outputs: names of what the module gives, in order. The result takes any batch size, holds one float32 weight and
     bias per convolution and linear, and names every tensor in `node.meta[NAME]`. Raises TargetError where torch.export
-    cannot trace the model, and InputError where the rewritten graph does not reproduce the model (relative error above
-    1e-3 in any output).
+    cannot trace the model, and InputError where it answers NaN or infinity, or where the rewritten graph does not
+    reproduce it (relative error above 1e-3 in any output).
     """
     import torch
 
     example = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = as_tuple(module(example))
+        _refuse_non_finite(module, outputs, expected)
         graph = _export(module, example)
         _functionalise(graph)
         canonical(graph)
@@ -53,6 +54,20 @@ def prepare(
     name_tensors(graph)
     _output(graph).meta[NAME] = tuple(outputs)
     return graph
+
+
+def _refuse_non_finite(module: nn.Module, outputs: Sequence[str], found: Sequence[torch.Tensor]) -> None:
+    import torch
+
+    bad = [name for name, value in zip(outputs, found, strict=True) if not bool(torch.isfinite(value).all())]
+    if bad:
+        state = {k: v for k, v in module.state_dict().items() if v.is_floating_point()}
+        broken = [k for k, v in state.items() if not bool(torch.isfinite(v).all())]
+        where = f"the weight {broken[0]!r} holds such values: " if broken else ""
+        raise InputError(
+            f"the model's output {bad[0]!r} is NaN or infinite on an ordinary image; {where}check the weights for NaN, "
+            "infinite or huge values"
+        )
 
 
 def as_tuple(result: Any) -> tuple[torch.Tensor, ...]:

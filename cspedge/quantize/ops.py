@@ -90,6 +90,9 @@ ROLES: dict[str, Role] = {
     "cat": Role.CONCAT,
 }
 
+# Activations that only cut a range off.
+CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp"})
+
 # The exact output range of an activation, where its formula fixes one.
 FIXED_RANGE: dict[str, tuple[float, float]] = {
     "hardsigmoid": (0.0, 1.0),
@@ -97,10 +100,14 @@ FIXED_RANGE: dict[str, tuple[float, float]] = {
     "tanh": (-1.0, 1.0),
 }
 
-# Below the bound the following activation is constant (h-swish(x) = 0 for x <= -3, relu(x) = 0 for x <= 0),
-# so clipping the pre-activation there loses nothing.
-LOSSLESS_BELOW: dict[str, float] = {"hardswish": -3.0, "hardsigmoid": -3.0, "relu": 0.0, "relu6": 0.0}
-LOSSLESS_ABOVE: dict[str, float] = {"hardsigmoid": 3.0, "relu6": 6.0}
+# Outside the bounds an activation is constant (h-swish(x) = 0 for x <= -3, relu(x) = 0 for x <= 0), so clipping what
+# it reads there loses nothing. hardtanh and clamp carry their bounds as arguments.
+LOSSLESS: dict[str, tuple[float, float]] = {
+    "hardswish": (-3.0, float("inf")),
+    "hardsigmoid": (-3.0, 3.0),
+    "relu": (0.0, float("inf")),
+    "relu6": (0.0, 6.0),
+}
 
 
 def op_name(node: fx.Node) -> str:

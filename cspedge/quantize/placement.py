@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import TargetError, UsageError
-from cspedge.quantize.encodings import QMAX, QMIN, WMAX, WMIN, Encoding, Encodings, WeightEncoding
+from cspedge.quantize.encodings import QMAX, QMIN, WMAX, WMIN, Encoding, Encodings
 from cspedge.quantize.graph import (
     NAME,
     as_tuple,
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import fx
     from torch.export import ExportedProgram
 
+    from cspedge.quantize.outliers import Outlier
+
 FUSABLE = ("relu", "relu6", "hardtanh", "clamp", "hardswish", "hardsigmoid", "leaky_relu", "silu", "sigmoid")
 
 
@@ -35,13 +37,15 @@ class Placement:
     fuse: activations that run inside the op before them, so that one quantizer stands after both;
     activation_dtype: int8, or uint8 (the same codes plus 128); quantize_output: whether the logits are quantized
     too (feature maps always are: the convolutions after them read the same numbers); one_user: a dequantize node for
-    each consumer rather than one for all.
+    each consumer rather than one for all; int8_output: whether a convolution is int8 only where its output is
+    quantized as well, so that keeping a tensor in float takes the layers on both sides of it.
     """
 
     fuse: tuple[str, ...] = ()
     activation_dtype: str = "int8"
     quantize_output: bool = False
     one_user: bool = True
+    int8_output: bool = False
 
     def __post_init__(self) -> None:
         bad = sorted(set(self.fuse) - set(FUSABLE))
@@ -55,14 +59,26 @@ class Placement:
 class QuantizedModel:
     """The fp32 graph, one set of encodings, and the integer weights they describe.
 
-    graph: batch-dynamic GraphModule, float32 [n, 3, H, W] in [0, 1] -> its outputs; integer_weights: int8 tensors in
-    torch's layout, by tensor name.
+    graph: batch-dynamic GraphModule, float32 [n, 3, H, W] in [0, 1] -> its outputs, equalized; integer_weights: int8
+    tensors in torch's layout, by tensor name; biases: corrected ones, float32, by the same names (the graph's own where
+    there is none); they belong to the integer weights, and a layer that stays in float keeps its own; equalization:
+    what layers' outputs were divided by (`cspedge.quantize.equalize`), and prepared the graph before that, None where
+    it is `graph`; outliers: tensors that a few calibration images drive far out of their range.
     """
 
     graph: fx.GraphModule
     input_shape: tuple[int, int, int]
     encodings: Encodings
     integer_weights: Mapping[str, torch.Tensor]
+    biases: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    equalization: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    prepared: fx.GraphModule | None = None
+    outliers: tuple[Outlier, ...] = ()
+
+    @property
+    def float_graph(self) -> fx.GraphModule:
+        """The fp32 graph as it was prepared, without equalization: what float artifacts are made of."""
+        return self.graph if self.prepared is None else self.prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,25 +128,28 @@ def place_float(graph: fx.GraphModule, input_shape: tuple[int, int, int]) -> Pla
     return PlacedModel(graph=copy.deepcopy(graph), input_shape=input_shape, activations={}, weights={}, encodings=None)
 
 
-def place(model: QuantizedModel, placement: Placement) -> PlacedModel:
-    """Puts the encodings of `model` into its graph where `placement` wants them; deterministic, no calibration."""
+def place(model: QuantizedModel, placement: Placement, keep: Collection[str] = ()) -> PlacedModel:
+    """Puts the encodings of `model` into its graph where `placement` wants them; deterministic, no calibration.
+
+    keep: names of tensors that stay in float, and with them the layers that `int8_layers` leaves out.
+    """
     import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed (30 ms)
 
     graph = copy.deepcopy(model.graph)
-    names = chosen_tensors(graph, placement)
+    names = (chosen_tensors(graph, placement) - set(keep)) & set(model.encodings.activations)
+    int8 = int8_layers(graph, placement, names) & set(model.encodings.weights)
     placed: dict[str, Encoding] = {}
     for node in list(graph.graph.nodes):
         name = node.meta.get(NAME)
-        if name in names and name in model.encodings.activations:
+        if name in names:
             placed[name] = model.encodings.activations[name]
             _quantize_node(graph, node, placed[name], placement)
     weights = {}
     for node in weighted_nodes(graph):
         name = node.meta[NAME]
-        source = arg(node, 0)
-        if name in model.encodings.weights and op_name(source).startswith("dequantize"):
+        if name in int8:
             weights[name] = model.integer_weights[name]
-            _snap_bias(graph, node, model.encodings.weights[name], source.args[1])
+            _set_bias(graph, node, model, arg(node, 0).args[1])
             _quantize_weight(graph, node, model)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
@@ -149,11 +168,29 @@ def chosen_tensors(graph: fx.GraphModule, placement: Placement) -> frozenset[str
             continue
         is_quantizable = node.op == "placeholder" or role(node) is not Role.FLOAT
         is_list = isinstance(node.meta.get("val"), (list, tuple))
-        skipped = _fused_into_next(node, placement) or _inside_affine_chain(node) or is_list or _too_deep(node)
+        skipped = fused_into_next(node, placement) or _inside_affine_chain(node) or is_list or _too_deep(node)
         left_float = node in outputs and _only_read_outside(node) and not placement.quantize_output
         if is_quantizable and not skipped and not left_float:
             chosen.add(node.meta[NAME])
     return frozenset(chosen)
+
+
+def int8_layers(graph: fx.GraphModule, placement: Placement, names: Collection[str]) -> frozenset[str]:
+    """Convolutions and linears that run in int8 where the tensors `names` are quantized."""
+    return frozenset(layer for layer, needs in int8_needs(graph, placement).items() if needs <= set(names))
+
+
+def int8_needs(graph: fx.GraphModule, placement: Placement) -> dict[str, frozenset[str]]:
+    """Of each convolution and linear, the tensors that must be quantized for it to run in int8."""
+    found = {}
+    for node in weighted_nodes(graph):
+        needs = {str(arg(node, 0).meta.get(NAME, ""))}
+        # a matrix product may end in float, but where the logits need a quantizer it needs one as well
+        if placement.int8_output and (placement.quantize_output or op_name(node) != "linear"):
+            output = next(iter(node.users)) if fused_into_next(node, placement) else node
+            needs.add(output.meta[NAME])
+        found[node.meta[NAME]] = frozenset(needs)
+    return found
 
 
 def _too_deep(node: fx.Node) -> bool:
@@ -168,7 +205,7 @@ def _only_read_outside(node: fx.Node) -> bool:
     return value.dim() != 4 and all(user.op == "output" for user in node.users)
 
 
-def _fused_into_next(node: fx.Node, placement: Placement) -> bool:
+def fused_into_next(node: fx.Node, placement: Placement) -> bool:
     """Whether the only reader is an activation that the runtime runs inside this op."""
     if role(node) not in {Role.WEIGHTED, Role.COMBINE} or len(node.users) != 1:
         return False
@@ -216,23 +253,33 @@ def _first(users: list[fx.Node], graph: fx.GraphModule) -> fx.Node:
     return first
 
 
-def _snap_bias(graph: fx.GraphModule, node: fx.Node, weight: WeightEncoding, input_scale: float) -> None:
-    """Rounds the bias to multiples of input scale x weight scale, as runtimes with int32 biases do.
+def snapped(bias: torch.Tensor, weight_scales: torch.Tensor, input_scale: float) -> torch.Tensor:
+    """A bias, float32 [channels], rounded to multiples of input scale x weight scale, as int32 biases are."""
+    import torch
+
+    step = weight_scales.double() * input_scale
+    return (torch.round(bias.double() / step) * step).float()
+
+
+def _set_bias(graph: fx.GraphModule, node: fx.Node, model: QuantizedModel, input_scale: float) -> None:
+    """Puts the corrected bias in place, rounded as runtimes with int32 biases do.
 
     XNNPACK and ONNX Runtime round it themselves; done here, every runtime adds the same number. lcnet_050's agreement
     of ONNX Runtime with PT2E rose from 93 to 99 %.
     """
     import torch
 
-    bias = tensor_of(graph, arg(node, 2))
+    name = node.meta[NAME]
+    bias = model.biases.get(name, tensor_of(graph, arg(node, 2)))
     if bias is None:
         return
-    step = torch.tensor(weight.scales, dtype=torch.float64) * input_scale
-    snapped = (torch.round(bias.double() / step) * step).float()
     base = module_path(node).replace(".", "_") or node.name
     old = arg(node, 2)
-    node.update_arg(2, set_tensor(graph, node, f"{base}_bias_int32", snapped))
-    _forget(graph, old)
+    value = snapped(bias, torch.tensor(model.encodings.weights[name].scales, dtype=torch.float64), input_scale)
+    node.args = (*node.args, *[None] * (3 - len(node.args)))
+    node.update_arg(2, set_tensor(graph, node, f"{base}_bias_int32", value))
+    if old is not None:
+        _forget(graph, old)
 
 
 def _quantize_weight(graph: fx.GraphModule, node: fx.Node, model: QuantizedModel) -> None:

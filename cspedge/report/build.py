@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cspedge.config import Recipe
     from cspedge.models.reference import ReferenceInfo
 
 EMULATED = (
@@ -28,6 +30,7 @@ def build_report(
     validation: dict[str, Any] | None,
     calibration: dict[str, Any] | None,
     results: Sequence[ArtifactResult],
+    tuning: dict[str, Any] | None = None,
     reference_device: str | None = None,
     budgets: Mapping[str, Mapping[str, float | None]] | None = None,
     stages: Sequence[Mapping[str, Any]] = (),
@@ -35,14 +38,16 @@ def build_report(
 ) -> dict[str, Any]:
     """The report as plain JSON values, checked against the schema.
 
-    vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; budgets:
-    by target, in the verdict's words.
+    vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; tuning: the
+    images of the accuracy loop, None without one; budgets: by target, in the verdict's words.
     """
     from cspedge.devices.host import environment
     from cspedge.models.preprocess import manifest
+    from cspedge.report.pairs import pair_notes
     from cspedge.report.schema import validate
 
     env = environment()
+    pairs = _agreement(info, vectors, results)
     report = {
         "schema": 1,
         "model": {
@@ -58,12 +63,18 @@ def build_report(
         },
         "reference": _reference(info, vectors, labels, validation, reference_device or env["cpu"]),
         "calibration": calibration,
+        "tuning": tuning,
         "validation": validation,
         "artifacts": [artifact_entry(r, (budgets or {}).get(r.target, {})) for r in results],
-        "agreement": _agreement(info, vectors, results),
+        "agreement": pairs,
         "environment": env,
         "stages": [dict(s) for s in stages],
-        "notes": [*notes, *_saturation_note(results, env)],
+        "notes": [
+            *notes,
+            *_kept_notes(results),
+            *_saturation_note(results, env),
+            *pair_notes(results, pairs, env["isa"]),
+        ],
     }
     validate(report)
     return report
@@ -115,9 +126,40 @@ def images_entry(images: ImageSet) -> dict[str, Any]:
     }
 
 
-def calibration_entry(images: ImageSet, *, recipe: str, overlap: int) -> dict[str, Any]:
-    """The report's "calibration"; overlap: images (by content) that validation holds too."""
-    return images_entry(images) | {"recipe": recipe, "overlap_with_validation": overlap}
+def calibration_entry(
+    images: ImageSet,
+    *,
+    recipe: Recipe,
+    overlap: int,
+    sampling: str | None = None,
+    seed: int | None = None,
+    training: ImageSet | None = None,
+) -> dict[str, Any]:
+    """The report's "calibration": which images, how they were drawn, and what the recipe did with them.
+
+    overlap: images (by content) that validation holds too; sampling, seed: None where the caller drew the images;
+    training: those that a recipe learns from besides.
+    """
+    from cspedge.digest import sha256_json
+
+    return images_entry(images) | {
+        "recipe": recipe.name,
+        "recipe_summary": recipe.summary,
+        "recipe_sha256": sha256_json({k: v for k, v in asdict(recipe).items() if k not in {"name", "summary"}}),
+        "overlap_with_validation": overlap,
+        "sampling": sampling,
+        "seed": seed,
+        "per_class": _per_class(images),
+        "training": None if training is None else images_entry(training),
+    }
+
+
+def _per_class(images: ImageSet) -> dict[str, int] | None:
+    """How many images the folders gave, None where they lie in no folders."""
+    folders = Counter(name.rpartition("/")[0] for name in images.names)
+    if len(folders) < 2:
+        return None
+    return {"classes": len(folders), "min": min(folders.values()), "max": max(folders.values())}
 
 
 def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -> dict[str, Any]:
@@ -144,6 +186,7 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "latency": _plain(asdict(result.latency)) if result.latency else None,
         "audit": _audit(result),
         "lower_s": artifact.lower_s if artifact else None,
+        "kept": _plain(asdict(result.kept)) if result.kept else None,
         "manifest": result.manifest,
     }
     verdict, reasons = judge(entry, budget)
@@ -158,6 +201,11 @@ def _audit(result: ArtifactResult) -> dict[str, Any] | None:
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+
+
+def _kept_notes(results: Sequence[ArtifactResult]) -> list[str]:
+    """How the accuracy loop ended for each int8 artifact, in its own words."""
+    return [f"{r.label}, accuracy loop: {r.kept.reason}" for r in results if r.kept is not None]
 
 
 def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) -> list[str]:

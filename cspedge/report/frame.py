@@ -163,7 +163,7 @@ def write_value(axes: Axes, row: Row, text: str) -> None:
     )
 
 
-def tick(value: float, _position: int | None = None) -> str:
+def tick(value: float, _position: float | None = None) -> str:
     """An axis label with a real minus."""
     return f"{value:g}".replace("-", "\u2212")
 

@@ -160,6 +160,16 @@ _AUDIT = checks.closed(
     },
     {"notes": checks.list_of(checks.text)},
 )
+# What the accuracy loop keeps in float, and how it ended.
+_KEPT = checks.closed(
+    {
+        "tensors": checks.list_of(checks.name),
+        "layers": checks.list_of(checks.name),
+        "mac_share": _FRACTION,
+        "met": checks.flag,
+        "reason": checks.text,
+    }
+)
 _ARTIFACT = checks.closed(
     {
         "target": checks.name,
@@ -180,6 +190,7 @@ _ARTIFACT = checks.closed(
         "latency": checks.or_null(_LATENCY),
         "audit": checks.or_null(_AUDIT),
         "lower_s": checks.or_null(_POSITIVE),
+        "kept": checks.or_null(_KEPT),  # null: no accuracy loop was asked for
         "verdict": checks.one_of(Verdict),
         "reasons": checks.list_of(checks.text),
     },
@@ -224,9 +235,24 @@ _REPORT = checks.closed(
         ),
         # null: nothing was calibrated (float artifacts only), nothing was validated
         "calibration": checks.or_null(
-            checks.closed({**_IMAGES, "recipe": checks.text, "overlap_with_validation": checks.count})
+            checks.closed(
+                {
+                    **_IMAGES,
+                    "recipe": checks.text,
+                    "recipe_summary": checks.text,
+                    "recipe_sha256": checks.text,
+                    "overlap_with_validation": checks.count,
+                    "sampling": checks.or_null(checks.text),  # null: the caller drew the images
+                    "seed": checks.or_null(checks.count),
+                    "per_class": checks.or_null(
+                        checks.closed({"classes": checks.count, "min": checks.count, "max": checks.count})
+                    ),
+                    "training": checks.or_null(checks.closed(_IMAGES)),  # images that a recipe learns from besides
+                }
+            )
         ),
         "validation": checks.or_null(checks.closed(_IMAGES)),
+        "tuning": checks.or_null(checks.closed(_IMAGES)),  # images of the accuracy loop; null: there was none
         "artifacts": checks.list_of(_ARTIFACT),
         "agreement": checks.list_of(
             checks.either(

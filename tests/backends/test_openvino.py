@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from cspedge.backends.openvino import BACKEND, read_ir
 from cspedge.backends.openvino_ir import encoding_of_range
@@ -208,4 +210,29 @@ def test_trained_reference_on_photographs(references: Path, caltech: Path, tmp_p
         found = BACKEND.load(path, threads=1, options=options).run(photos)[0]
         assert sqnr(expected, found) > decibels
         assert agreement(expected, found) > share
+    assert differences(model, BACKEND.readback(path)) == ()
+
+
+def test_a_quantizer_before_an_addition_rounds(tmp_path: Path) -> None:
+    """The plugin runs an addition inside the convolution before it and would leave the rounding between them out."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.relu(self.first(x))
+            return nn.functional.relu(x + self.second(x)).flatten(1)
+
+    torch.manual_seed(0)
+    quantized = SMALL["quantize"](Sum(), (3, 16, 16))
+    model = SMALL["placed"](quantized, "executorch", Precision.INT8)  # its placement quantizes the outputs
+    path = tmp_path / "model.ir"
+    BACKEND.lower(model, Precision.INT8, path, {})
+    batch = images((3, 16, 16), 4)
+    (found,) = BACKEND.load(path, threads=1, options={"simulate_int8": False}).run(batch)
+    step = next(e.scale for name, e in model.activations.items() if name.endswith("relu") and "first" not in name)
+    codes = np.rint((found - eager(model, batch)) / step)
+    assert float((codes != 0).mean()) < 1e-3
     assert differences(model, BACKEND.readback(path)) == ()

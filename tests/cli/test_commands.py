@@ -71,6 +71,17 @@ def test_quantize_needs_no_argument(workspace: Path) -> None:
     assert encodings["activations"]["input"]["zero_point"] == -128
 
 
+def test_quantize_explains_every_tensor_that_a_target_quantizes(workspace: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(workspace)
+    found = stdout_json(["quantize", "--explain", "--target", "openvino", "--json"], capsys)
+    rows = found["explain"]["openvino"]["rows"]
+    encodings = json.loads((workspace / "cspedge-out" / "encodings.json").read_text(encoding="utf-8"))["activations"]
+    assert rows
+    assert all(row["scale"] == encodings[row["tensor"]]["scale"] for row in rows)
+    assert {"explain/openvino.json", "explain/openvino.svg"} <= set(found["files"])
+    assert (workspace / "cspedge-out" / "explain" / "openvino.svg").read_text(encoding="utf-8").startswith("<svg ")
+
+
 def test_export_needs_no_argument_and_continues(workspace: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(workspace)
     found = stdout_json(["export", "--target", "coreml", "--precision", "int8", "--json"], capsys)

@@ -35,12 +35,12 @@ WEIGHTS = "com.apple.CoreML/weights"
 UNWANTED_PASSES = ("common::distributive_quantized_binary_op_scale_normalization",)
 
 
-def lower(model: PlacedModel, precision: Precision, path: Path) -> None:
+def lower(model: PlacedModel, precision: Precision, path: Path, *, int8_compute: Precision = Precision.FP16) -> None:
     """Writes `path`, an .mlpackage for iOS 17 / macOS 14: input `image` float32 [1, 3, H, W], outputs float32.
 
-    fp32 computes in float32; fp16 in float16; int8 in float16 around int8 tensors, as coremltools does: a quantizer's
-    scale has the type of its input, so scales are float16 values. The image's 1/255 becomes 0.0039215088, which gives
-    all 256 pixel values their exact codes.
+    fp32 computes in float32; fp16 in float16; int8 in float16 around int8 tensors, as coremltools does, or in what
+    `int8_compute` says. A quantizer's scale has the type of its input, so scales are float16 values. The image's 1/255
+    becomes 0.0039215088, which gives all 256 pixel values their exact codes.
     Raises TargetError naming op and module path where coremltools cannot convert the graph.
     """
     import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
@@ -48,7 +48,8 @@ def lower(model: PlacedModel, precision: Precision, path: Path) -> None:
     program = model.exported().run_decompositions({})
     names = rename(program)
     with tempfile.TemporaryDirectory() as folder:
-        converted = _convert(program, names, model.outputs, precision, Path(folder) / "converted.mlpackage")
+        computes = int8_compute if precision is Precision.INT8 else precision
+        converted = _convert(program, names, model.outputs, computes, Path(folder) / "converted.mlpackage")
         try:
             _save(converted, path)
         except OSError:
@@ -91,7 +92,7 @@ def rename(program: ExportedProgram) -> dict[str, str]:
 
 
 def _convert(
-    program: ExportedProgram, names: dict[str, str], outputs: tuple[str, ...], precision: Precision, package: Path
+    program: ExportedProgram, names: dict[str, str], outputs: tuple[str, ...], computes: Precision, package: Path
 ) -> Any:
     import numpy as np
 
@@ -105,7 +106,7 @@ def _convert(
                 program,
                 convert_to="mlprogram",
                 minimum_deployment_target=ct.target.iOS17,
-                compute_precision=_compute_precision(ct, precision),
+                compute_precision=ct.precision.FLOAT32 if computes is Precision.FP32 else ct.precision.FLOAT16,
                 outputs=[ct.TensorType(name=name, dtype=np.float32) for name in outputs],
                 pass_pipeline=passes,
                 package_dir=str(package),
@@ -128,10 +129,6 @@ def _failure(error: Exception, progress: Progress, names: dict[str, str]) -> Tar
         f"backend 'coreml' cannot convert the graph{where}: {text}; "
         "use a model without this op, or leave this target out"
     )
-
-
-def _compute_precision(ct: Any, precision: Precision) -> Any:
-    return ct.precision.FLOAT32 if precision is Precision.FP32 else ct.precision.FLOAT16
 
 
 def _save(converted: Any, path: Path) -> None:
