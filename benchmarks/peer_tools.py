@@ -96,7 +96,7 @@ def _nncf() -> Any:
 def quantize_static(source: Source, **options: Any) -> Path:
     """https://onnxruntime.ai, "Quantize ONNX Models": pre-processing (shapes, optimisation), then QDQ.
 
-    From `torch.onnx.export` of the reference instead of cspedge's artifact it agrees within 0.8 points (lcnet_050).
+    From `torch.onnx.export` of the reference instead, agreement is the same within 0.6 points (lcnet_050).
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
