@@ -62,7 +62,7 @@ def refused(args: list[str], code: int, words: str, capsys: Any, folder: Path) -
             ["export", "--target", "onnxruntime", "--precision", "fp16"],
             "cannot be lowered to 'fp16'; it offers fp32, int8",
         ),
-        (["quantize", "--recipe", "best"], "unknown recipe 'best'; known: default, fast"),
+        (["quantize", "--recipe", "best"], "unknown recipe 'best'; known: accurate, default, fast, qat"),
         (["export", "--head", "boxes"], "unknown head 'boxes'; known: embedding, features, logits"),
         (["run", "lcnet_050.ra2_in1k"], "needs calibration images: give --calib DIR"),
         (["run", "--weights", "x.pth"], "--weights needs MODEL"),
