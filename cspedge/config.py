@@ -195,6 +195,7 @@ def common_placement() -> Placement:
         fuse=tuple(name for name in placements[0].fuse if name in shared),
         quantize_output=any(p.quantize_output for p in placements),
         int8_output=any(p.int8_output for p in placements),
+        channel_scales=all(p.channel_scales for p in placements),
     )
 
 

@@ -14,6 +14,7 @@ from cspedge.quantize.observers import Observer, choose_range
 from cspedge.quantize.outliers import outliers
 from cspedge.quantize.placement import QuantizedModel
 from cspedge.quantize.ranges import fixed_ranges, lossless_clips, readers_function, tied
+from cspedge.quantize.scaling import ChannelScales
 from cspedge.quantize.weights import LARGEST, input_energy, quantize_weights
 
 if TYPE_CHECKING:
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 class QuantizeOptions:
     """Choices of a recipe's `[quantize]` table.
 
-    equalize: whether channels are scaled between layers, where that is exact; percentile: per cent of a tensor's values
-    inside its range, for that observer; weight_bits: 8, or 7 where two products of u8 x s8 must not saturate (x86 with
-    AVX2 and no VNNI); outlier_images: the share of images whose extremes a range need not hold (of 512, five; of 64,
-    none); avoid_ties: whether scales are moved to where all runtimes round alike (`cspedge.quantize.ties`).
+    equalize: whether channels are scaled between layers, where that is exact; channel_scales: where they are scaled
+    behind activations that let no scale through (`cspedge.quantize.scaling`; nowhere without equalize); percentile: per
+    cent of a tensor's values inside its range, for that observer; weight_bits: 8, or 7 where two products of u8 x s8
+    must not saturate (x86 with AVX2 and no VNNI); outlier_images: the share of images whose extremes a range need not
+    hold (of 512, five; of 64, none); avoid_ties: whether scales are moved to where all runtimes round alike
+    (`cspedge.quantize.ties`).
     """
 
     equalize: bool = True
+    channel_scales: ChannelScales = ChannelScales.WHERE_CHEAP
     observer: Observer = Observer.MSE
     percentile: float = 99.99
     weight_search: bool = True
@@ -64,7 +68,7 @@ def calibrate(
 
     Raises InputError where an activation is NaN or infinite, or too large to encode, naming the tensor.
     """
-    scales = equalize(graph, images) if options.equalize else {}
+    scales = equalize(graph, images, options.channel_scales) if options.equalize else {}
     prepared, graph = graph, equalized(graph, scales)
     groups = tied(graph)
     seen = observe(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspedge.quantize.graph import weighted_nodes
 from cspedge.quantize.ops import arg, full_arguments, is_tensor, op_name
+from cspedge.quantize.scaling import is_scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +36,8 @@ RESHAPING = frozenset({"flatten", "view", "reshape", "squeeze", "unsqueeze"})
 class Channels:
     """The channels of every tensor as ids; channels that must be scaled alike have one id (union-find).
 
-    outputs, inputs: for each weighted node, the ids of its output and input channels. `root(ids)` gives
-    representatives; `free(ids)` says which may be scaled.
+    outputs, inputs: for each weighted node, the ids of its output and input channels; scales: those of what a channel
+    scale (`cspedge.quantize.scaling`) gives. `root(ids)` gives representatives; `free(ids)` says which may be scaled.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:
@@ -46,6 +47,7 @@ class Channels:
         self.ids: dict[fx.Node, Ids] = {}
         self.inputs: dict[fx.Node, Ids] = {}
         self.outputs: dict[fx.Node, Ids] = {}
+        self.scales: dict[fx.Node, Ids] = {}
         targets = [str(n.target) for n in graph.graph.nodes if n.op == "get_attr"]
         self._own = {t for t in targets if targets.count(t) == 1}
         weighted = set(weighted_nodes(graph))
@@ -104,6 +106,8 @@ class Channels:
         found = None
         if weighted:
             found = self._weighted(node)
+        elif is_scale(node):
+            found = self.scales[node] = self._fresh(int(node.meta["val"].shape[1]))
         elif node.op == "call_function" and "val" in node.meta:
             rule = RULES.get(op_name(node)) or (_same if op_name(node) in HOMOGENEOUS else None)
             found = None if rule is None else rule(self, node)

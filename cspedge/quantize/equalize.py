@@ -23,6 +23,7 @@ from cspedge.quantize.graph import NAME, tensor_of
 from cspedge.quantize.observe import refuse_non_finite, run
 from cspedge.quantize.ops import arg, full_arguments, op_name
 from cspedge.quantize.ranges import observed, tied
+from cspedge.quantize.scaling import ALWAYS, OPTIONAL, ChannelScales, candidates, with_scales
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,39 +72,48 @@ def channel_ranges(graph: fx.GraphModule, images: NDArray[np.uint8], channels: C
     return {name: ChannelRange(largest=tops[name][-1].double(), energy=squares[name] / len(chosen)) for name in names}
 
 
-def equalize(graph: fx.GraphModule, images: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+def equalize(
+    graph: fx.GraphModule, images: NDArray[np.uint8], wanted: ChannelScales = ChannelScales.NONE
+) -> dict[str, torch.Tensor]:
     """The scales that suit `graph` on `images` (uint8 [n, 3, H, W], calibration images); `equalized` applies them.
 
-    float32 [output channels] by layer name: what the layer's outputs are to be divided by. Layers whose channels no
-    other layer could take up are not in it; a graph without any gives an empty result.
+    float32 [channels] by name: what the outputs of a layer, or of a channel scale that is to be put into the graph
+    (`wanted`), are to be divided by. Layers whose channels no other layer could take up are not in it; a graph without
+    any gives an empty result.
     """
+    graph = with_scales(graph, candidates(graph, wanted))
     channels = Channels(graph)
-    if not any(channels.free(ids).any() for ids in channels.outputs.values()):
+    makers = {**channels.outputs, **channels.scales}
+    if not any(channels.free(ids).any() for ids in makers.values()):
         return {}
     scales = _best(graph, channels, channel_ranges(graph, images, channels))
-    found = {n.meta[NAME]: scales[channels.root(ids)] for n, ids in channels.outputs.items()}
+    found = {n.meta[NAME]: scales[channels.root(ids)] for n, ids in makers.items()}
     return {name: values for name, values in found.items() if bool((values != 1.0).any())}
 
 
 def equalized(graph: fx.GraphModule, scales: Mapping[str, torch.Tensor]) -> fx.GraphModule:
     """A copy of `graph` whose layers' outputs are divided by `scales` and their readers' inputs multiplied with them.
 
-    scales: as `equalize` returned them for the same graph; `graph` itself where there are none. Raises InputError where
-    they do not fit it.
+    scales: as `equalize` returned them for the same graph; `graph` itself where there are none. Channel scales that are
+    named there are put into the copy. Raises InputError where they do not fit it.
     """
     import torch
 
     if not scales:
         return graph
-    graph = copy.deepcopy(graph)
+    graph = with_scales(copy.deepcopy(graph), [name for name in scales if name.endswith((OPTIONAL, ALWAYS))])
     channels = Channels(graph)
     by_root = torch.ones(channels.count)
-    names = {n.meta[NAME]: ids for n, ids in channels.outputs.items()}
+    names = {n.meta[NAME]: ids for n, ids in {**channels.outputs, **channels.scales}.items()}
     for name, values in scales.items():
         ids = names.get(name)
         if ids is None or len(ids) != len(values) or not channels.free(ids)[(values != 1.0).numpy()].all():
             raise InputError(f"the stored equalization of {name!r} does not fit this model; quantize the model again")
         by_root[channels.root(ids)] = values
+    for node, ids in channels.scales.items():
+        factor = tensor_of(graph, arg(node, 1))
+        assert factor is not None
+        factor.div_(by_root[channels.root(ids)].reshape(factor.shape))
     for node, ids in channels.outputs.items():
         weight, bias = tensor_of(graph, arg(node, 1)), tensor_of(graph, arg(node, 2))
         assert weight is not None
@@ -204,7 +214,12 @@ def _best(graph: fx.GraphModule, channels: Channels, seen: Mapping[str, ChannelR
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    found = scales().detach().float()
+    found = scales().detach()
+    # a root that a channel scale makes: a power of two, which no format rounds
+    made = [torch.from_numpy(channels.root(ids)) for ids in channels.scales.values()]
+    for ids in made:
+        found[ids] = torch.exp2(found[ids].log2().round())
+    found = found.float()
     if not bool(torch.isfinite(found).all()):
         raise InputError(
             "the channels' ranges are too extreme to equalize; check the weights for huge values, or set "

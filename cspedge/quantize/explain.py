@@ -102,11 +102,11 @@ def explain(found: Study, *, top: int = 0, progress: Progress | None = None) -> 
 def _layers(found: Study) -> dict[str, str]:
     """Quantized tensor -> the int8 layer that it is the result of."""
     from cspedge.quantize.graph import NAME, weighted_nodes
-    from cspedge.quantize.placement import fused_into_next
+    from cspedge.quantize.placement import result_of
 
     int8, links = found.islands.layers(()), {}
     for node in weighted_nodes(found.partial.model.graph):
-        result = next(iter(node.users)) if fused_into_next(node, found.islands.placement) else node
+        result = result_of(node, found.islands.placement)
         if node.meta[NAME] in int8:
             links[result.meta[NAME]] = node.meta[NAME]
     return links

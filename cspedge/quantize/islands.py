@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cspedge.errors import UsageError
 from cspedge.quantize.graph import NAME
-from cspedge.quantize.ops import Role, role
+from cspedge.quantize.ops import Role, arg, role
 from cspedge.quantize.placement import (
     Placement,
     QuantizedModel,
@@ -18,6 +18,7 @@ from cspedge.quantize.placement import (
     int8_needs,
 )
 from cspedge.quantize.ranges import tied
+from cspedge.quantize.scaling import fitted, is_scaled
 
 if TYPE_CHECKING:
     from torch import fx
@@ -73,7 +74,7 @@ class Islands:
         sizes: Mapping[str, int],
         macs: Mapping[str, int],
     ) -> None:
-        self.model = model
+        self.model = model = fitted(model, placement)
         self.placement = placement
         self.cost = cost
         self.sizes = sizes
@@ -85,6 +86,9 @@ class Islands:
         nodes = [n for n in model.graph.graph.nodes if NAME in n.meta and n.op != "output"]
         self._fused = {n.meta[NAME] for n in nodes if fused_into_next(n, placement)}
         self._ops = [_op(n) for n in nodes]
+        # what is scaled per channel without being fused into a layer is float arithmetic, no table of codes
+        scaled = [n for n in nodes if is_scaled(n) and not fused_into_next(arg(n, 0), placement)]
+        self._arithmetic = {m.meta[NAME] for n in scaled for m in (n, *n.users)}
         inside = self._fused  # never leaves the op that makes it
         self._values = sum(
             sizes[n] for op in self._ops for n in (op.name, *op.inputs) if n in sizes and n not in inside
@@ -143,10 +147,10 @@ class Islands:
         for op in self._ops:
             if op.role is Role.WEIGHTED:
                 found[op.name] = op.name in layers
-            elif op.role is Role.FLOAT:
+            elif op.role is Role.FLOAT or op.name in self._arithmetic:
                 found[op.name] = False
             elif len(op.inputs) == 1 and op.inputs[0] in self._fused:
-                found[op.name] = found[op.inputs[0]] and op.name in tensors
+                found[op.name] = found[op.inputs[0]] and (op.name in tensors or op.name in self._fused)
             else:
                 given = op.name in tensors or op.name in self._fused
                 found[op.name] = given and all(i in tensors or i in self._fused for i in op.inputs)
@@ -171,6 +175,7 @@ def check_keep(model: QuantizedModel, placement: Placement, keep: Collection[str
             f"cannot keep {unknown[0]!r} in float: this model has no such tensor; encodings.json lists them"
         )
     groups: dict[str, set[str]] = {}
+    model = fitted(model, placement)
     chosen = chosen_tensors(model.graph, placement)
     for name, group in tied(model.graph).items():
         if name in chosen:

@@ -2,7 +2,9 @@
 
 The order in which tensors are tried follows from the sensitivity ranking: expected answers saved per time added, one
 after the other. How many of them are needed is found by bisection, each step a real evaluation; then each member that
-turns out not to be needed goes back to int8. The search ends with the best that was found and says why it ended.
+turns out not to be needed goes back to int8. Where no set within the budgets does, the best of them is improved by real
+evaluations: learned numbers make up for one another's errors, and a tensor in float can do harm. The search ends with
+the best that was found and says why it ended.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import UsageError
 from cspedge.quantize.goals import Goals
-from cspedge.quantize.order import Order, order, stretched
+from cspedge.quantize.order import IMAGE, Order, order, stretched
 
 if TYPE_CHECKING:
     from cspedge.quantize.journal import Journal
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from cspedge.quantize.sensitivity import Study
 
 Progress = Callable[[int, int], None]
+TRIES = 12  # members of the best set that are tried in int8, and others that are tried in float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,7 @@ class _Search:
                 before = _left_out(ranked)
                 if self._shrink(ranked.units):
                     return self._result("")
+            self._improve(ranked.units)
         except _OutOfTimeError:
             return self._result(f"the time ended ({self.options.seconds:g} s, {len(self.history)} evaluations)")
         return self._result(
@@ -162,21 +166,43 @@ class _Search:
                 kept = fewer
         return True
 
+    def _improve(self, units: tuple[str, ...]) -> None:
+        """Looks for a better set by evaluations of all images: the halves of the order, then one unit at a time."""
+        lengths = {0, *(len(units) >> i for i in range(4))}
+        kept = max((units[:n] for n in sorted(lengths)), key=lambda u: self._quality(self._evaluate(u, whole=True)))
+        others = [unit.name for unit in self.found.islands.units if unit.name not in kept and unit.name != IMAGE]
+        others.sort(key=lambda name: self._flips((*kept, name)))
+        for unit in [*kept[::-1][:TRIES], *others[:TRIES]]:
+            changed = tuple(u for u in kept if u != unit) if unit in kept else (*kept, unit)
+            if self.found.islands.float_share(self._tensors(changed)) > self.options.max_float_macs:
+                continue
+            better, now = (self._quality(self._evaluate(u, whole=True)) for u in (changed, kept))
+            if better > now or (better == now and len(changed) < len(kept)):
+                kept = changed
+
+    @staticmethod
+    def _quality(evaluation: Evaluation) -> float:
+        """The agreement expected of all images; of maps and embeddings, their cosine similarity."""
+        found = evaluation.measured
+        return found.cosine if found.expected is None else found.expected
+
     def _meets(self, units: Collection[str]) -> bool:
         return self.options.goals.shortfall(self._evaluate(units).measured) == 0.0
 
-    def _evaluate(self, units: Collection[str]) -> Evaluation:
-        key = frozenset(units)
-        if key in self.known:
+    def _evaluate(self, units: Collection[str], *, whole: bool = False) -> Evaluation:
+        """What keeping `units` gives; whole: on all images, also where it is clear before that it will not do."""
+        key, count = frozenset(units), len(self.found.bench.images)
+        if key in self.known and (self.known[key].measured.n == count or not whole):
             return self.known[key]
         tensors = self._tensors(units)
         islands, goals = self.found.islands, self.options.goals
         entry = self.journal.get(tensors)
-        if entry is None or (entry[0].n < len(self.found.bench.images) and not goals.is_hopeless(entry[0])):
+        if entry is None or (entry[0].n < count and (whole or not goals.is_hopeless(entry[0]))):
             if self.history and self.spent >= self.options.seconds:
                 raise _OutOfTimeError
             start = perf_counter()
-            measured = self.found.bench.measure(islands.tensors(tensors), islands.layers(tensors), goals.is_hopeless)
+            enough = None if whole else goals.is_hopeless
+            measured = self.found.bench.measure(islands.tensors(tensors), islands.layers(tensors), enough)
             entry = (measured, round(perf_counter() - start, 3))
             self.journal.put(tensors, *entry)
         self.spent += entry[1]
@@ -205,13 +231,16 @@ class _Search:
     def _result(self, why: str) -> Mixed:
         """The cheapest evaluation that meets the goals; where none does, the one that keeps most answers.
 
-        By first order, over all tuning images: evaluations that were broken off counted on different ones.
+        Of those that saw all images, where more than one did; else by first order, which all can be compared by.
         """
         goals, islands = self.options.goals, self.found.islands
         meeting = [e for e in self.history if goals.shortfall(e.measured) == 0.0]
         met = bool(meeting)
+        whole = [e for e in self.known.values() if e.measured.n == len(self.found.bench.images)]
         if met:
             best = min(meeting, key=lambda e: (e.price, len(e.units)))
+        elif len(whole) > 1:
+            best = max(whole, key=lambda e: (self._quality(e), -e.price))
         else:
             best = min(self.history, key=lambda e: (self._flips(e.units), e.price))
         tensors = self._tensors(best.units)
@@ -221,7 +250,7 @@ class _Search:
         )
         state = f"{goals.words(best.measured)} with {where if tensors else 'all in int8'}"
         if tensors:
-            state += f"; all in int8: {goals.words(self.history[0].measured)}"
+            state += f"; all in int8: {goals.words(self.known[frozenset()].measured)}"
         reason = f"met: {state}" if met else f"not met, {why}: {state}"
         if met and why not in {"", "all in int8"}:
             reason += f"; {why}, a smaller set may do"

@@ -19,6 +19,7 @@ from cspedge.quantize.graph import (
     weighted_nodes,
 )
 from cspedge.quantize.ops import Role, arg, module_path, op_name, role
+from cspedge.quantize.scaling import fitted, is_scaled
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,8 @@ class Placement:
     activation_dtype: int8, or uint8 (the same codes plus 128); quantize_output: whether the logits are quantized
     too (feature maps always are: the convolutions after them read the same numbers); one_user: a dequantize node for
     each consumer rather than one for all; int8_output: whether a convolution is int8 only where its output is
-    quantized as well, so that keeping a tensor in float takes the layers on both sides of it.
+    quantized as well, so that keeping a tensor in float takes the layers on both sides of it; channel_scales: whether
+    a multiplication by a constant per channel behind an activation costs nothing (`cspedge.quantize.scaling`).
     """
 
     fuse: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class Placement:
     quantize_output: bool = False
     one_user: bool = True
     int8_output: bool = False
+    channel_scales: bool = False
 
     def __post_init__(self) -> None:
         bad = sorted(set(self.fuse) - set(FUSABLE))
@@ -135,6 +138,7 @@ def place(model: QuantizedModel, placement: Placement, keep: Collection[str] = (
     """
     import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed (30 ms)
 
+    model = fitted(model, placement)
     graph = copy.deepcopy(model.graph)
     names = (chosen_tensors(graph, placement) - set(keep)) & set(model.encodings.activations)
     int8 = int8_layers(graph, placement, names) & set(model.encodings.weights)
@@ -187,8 +191,7 @@ def int8_needs(graph: fx.GraphModule, placement: Placement) -> dict[str, frozens
         needs = {str(arg(node, 0).meta.get(NAME, ""))}
         # a matrix product may end in float, but where the logits need a quantizer it needs one as well
         if placement.int8_output and (placement.quantize_output or op_name(node) != "linear"):
-            output = next(iter(node.users)) if fused_into_next(node, placement) else node
-            needs.add(output.meta[NAME])
+            needs.add(result_of(node, placement).meta[NAME])
         found[node.meta[NAME]] = frozenset(needs)
     return found
 
@@ -205,8 +208,17 @@ def _only_read_outside(node: fx.Node) -> bool:
     return value.dim() != 4 and all(user.op == "output" for user in node.users)
 
 
+def result_of(node: fx.Node, placement: Placement) -> fx.Node:
+    """What the op gives together with all that is fused into it."""
+    while fused_into_next(node, placement):
+        node = next(iter(node.users))
+    return node
+
+
 def fused_into_next(node: fx.Node, placement: Placement) -> bool:
-    """Whether the only reader is an activation that the runtime runs inside this op."""
+    """Whether the only reader is an activation that the runtime runs inside this op, or a channel scale."""
+    if is_scaled(node):
+        return True
     if role(node) not in {Role.WEIGHTED, Role.COMBINE} or len(node.users) != 1:
         return False
     return op_name(next(iter(node.users))) in placement.fuse

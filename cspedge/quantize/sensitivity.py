@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cspedge.quantize.islands import Cost, Islands, Unit
+from cspedge.quantize.scaling import fitted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,6 +140,7 @@ def study(
     from cspedge.quantize.measure import Bench, batch_size
     from cspedge.quantize.partial import Partial, elements, multiply_accumulates
 
+    model = fitted(model, placement)
     sizes = elements(model)
     islands = Islands(model, placement, cost or Cost(), sizes, multiply_accumulates(model, sizes))
     parameters = sum(v.numel() for v in model.integer_weights.values())

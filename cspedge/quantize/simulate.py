@@ -21,6 +21,7 @@ from cspedge.quantize.graph import NAME, tensor_of, weighted_nodes
 from cspedge.quantize.ops import arg
 from cspedge.quantize.placement import Placement, QuantizedModel, chosen_tensors, int8_layers, snapped
 from cspedge.quantize.ranges import tied
+from cspedge.quantize.scaling import fitted
 
 if TYPE_CHECKING:
     from torch import fx
@@ -121,6 +122,7 @@ class WeightQuantizer(nn.Module):
         super().__init__()
         shape = (-1, *([1] * (weight.dim() - 1)))
         self.limit = limit
+        self.initial = scales
         self.register_buffer("scales", scales.reshape(shape))
         steps = weight / scales.reshape(shape)
         # what was rounded elsewhere (a correction that was stored) stays as it was rounded
@@ -189,20 +191,27 @@ class Learned(nn.Module):
 class _Weight(nn.Module):
     """Puts a layer's quantized weight into the graph of one simulation."""
 
-    def __init__(self, quantizer: WeightQuantizer) -> None:
+    def __init__(self, quantizer: WeightQuantizer, rows: torch.Tensor) -> None:
         super().__init__()
         self.quantizer = quantizer
+        self.rows: torch.Tensor
+        self.register_buffer("rows", rows.reshape(-1, *([1] * (quantizer.steps.dim() - 1))))
+        self.plain = bool((rows == 1.0).all())
 
     def forward(self) -> torch.Tensor:
         found: torch.Tensor = self.quantizer()
-        return found
+        return found if self.plain else found * self.rows
 
 
 class _Bias(nn.Module):
     """A layer's bias, rounded to multiples of input scale x weight scale, gradients passing straight."""
 
-    def __init__(self, bias: nn.Parameter, weight: WeightQuantizer, source: ActivationQuantizer) -> None:
+    def __init__(
+        self, bias: nn.Parameter, weight: WeightQuantizer, source: ActivationQuantizer, rows: torch.Tensor
+    ) -> None:
         super().__init__()
+        self.rows: torch.Tensor
+        self.register_buffer("rows", rows)
         self.bias = bias
         self.weight = weight
         self.source = source
@@ -211,7 +220,7 @@ class _Bias(nn.Module):
         if self.source.frozen is None:
             return self.bias
         scales: torch.Tensor = self.weight.scales.flatten()  # type: ignore[operator]
-        return self.bias + (snapped(self.bias.detach(), scales, self.source.frozen[0]) - self.bias).detach()
+        return self.bias + (snapped(self.bias.detach(), scales * self.rows, self.source.frozen[0]) - self.bias).detach()
 
 
 def simulation(learned: Learned, placement: Placement, keep: Collection[str] = ()) -> fx.GraphModule:
@@ -219,7 +228,7 @@ def simulation(learned: Learned, placement: Placement, keep: Collection[str] = (
 
     keep: names of tensors that stay in float. The result takes float32 [n, 3, H, W] in [0, 1] like the graph itself.
     """
-    model = learned.model
+    model = fitted(learned.model, placement)
     graph = copy.deepcopy(model.graph)
     names = (chosen_tensors(graph, placement) - set(keep)) & set(model.encodings.activations)
     int8 = int8_layers(graph, placement, names) & set(learned.weights)
@@ -237,12 +246,14 @@ def simulation(learned: Learned, placement: Placement, keep: Collection[str] = (
         name = node.meta.get(NAME)
         if name in int8:
             weight = learned.weights[name]
+            # what `fitted` changed of the weights' scales
+            rows = torch.tensor(model.encodings.weights[name].scales, dtype=torch.float32) / weight.initial
             source = learned.activations[learned.groups[arg(node, 0).args[0].meta[NAME]]]
             has_bias = arg(node, 2) is not None or name in model.biases
             node.args = (*node.args, *[None] * (3 - len(node.args)))
-            node.update_arg(1, call(_Weight(weight), node, None))
+            node.update_arg(1, call(_Weight(weight, rows), node, None))
             if has_bias:
-                node.update_arg(2, call(_Bias(learned.biases[name], weight, source), node, None))
+                node.update_arg(2, call(_Bias(learned.biases[name], weight, source, rows), node, None))
         if isinstance(name, str) and name in names:
             quantized = call(learned.activations[learned.groups[name]], None, node, node)
             quantized.meta = {"val": node.meta.get("val")}

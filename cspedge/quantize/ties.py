@@ -26,6 +26,7 @@ from cspedge.quantize.ops import CLAMPS, Role, op_name, role
 from cspedge.quantize.placement import Placement, QuantizedModel, chosen_tensors
 from cspedge.quantize.ranges import tied
 from cspedge.quantize.regions import Region, regions
+from cspedge.quantize.scaling import fitted, unfitted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,10 +82,13 @@ def avoid_ties(model: QuantizedModel, placements: Sequence[Placement]) -> Quanti
     """
     from cspedge.quantize.tie_weights import avoid_weight_ties
 
+    least = next((p for p in placements if not p.channel_scales), None)
+    scaled, model = model, model if least is None else fitted(model, least)
     groups = tied(model.graph)
     activations = model.encodings.activations
     scales = _Scales(scale={}, zero={}, fixed=set(), unit={}, odd=set())
-    for name, encoding in activations.items():
+    for name in groups.keys() & activations.keys():
+        encoding = activations[name]
         scales.scale[groups[name]], scales.zero[groups[name]] = encoding.scale, encoding.zero_point
         if encoding.observer == "fixed":
             scales.fixed.add(groups[name])
@@ -97,9 +101,11 @@ def avoid_ties(model: QuantizedModel, placements: Sequence[Placement]) -> Quanti
     for group, made_by in producers.items():
         if group not in scales.fixed:
             _behind_codes(model.graph, group, made_by, groups, scales)
-    moved = {name: replace(e, scale=scales.scale[groups[name]]) for name, e in activations.items()}
+    moved = {
+        name: replace(e, scale=scales.scale[groups[name]]) if name in groups else e for name, e in activations.items()
+    }
     model = replace(model, encodings=Encodings(activations=moved, weights=model.encodings.weights))
-    return avoid_weight_ties(model, found)
+    return unfitted(scaled, avoid_weight_ties(model, found))
 
 
 def _is_addition(region: Region) -> bool:

@@ -17,6 +17,7 @@ from cspedge.quantize.graph import prepare
 from cspedge.quantize.partial import Partial, batches, elements, fake_quantize, multiply_accumulates
 from cspedge.quantize.placement import QuantizedModel, chosen_tensors, int8_layers, place
 from cspedge.quantize.ranges import tied
+from cspedge.quantize.scaling import fitted
 
 SHAPE = (3, 32, 32)
 
@@ -37,15 +38,16 @@ def model(request: pytest.FixtureRequest, network: Callable[[str], nn.Module]) -
 @pytest.mark.parametrize("units", [0, 3])
 def test_the_answers_are_those_of_the_placed_graph(model: QuantizedModel, target: str, units: int) -> None:
     placement = load_target(target).placement
-    chosen = chosen_tensors(model.graph, placement)
-    groups = tied(model.graph)
+    own = fitted(model, placement)
+    chosen = chosen_tensors(own.graph, placement)
+    groups = tied(own.graph)
     kept = set(Random(7).sample(sorted({groups[name] for name in chosen}), units))
     keep = {name for name in chosen if groups[name] in kept}
     names = chosen - keep
     batch = torch.rand((3, *SHAPE), generator=torch.Generator().manual_seed(1))
     expected = place(model, placement, keep)(batch)
     with torch.no_grad():
-        found = Partial(model).run(batch, names, int8_layers(model.graph, placement, names))
+        found = Partial(own).run(batch, names, int8_layers(own.graph, placement, names))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 

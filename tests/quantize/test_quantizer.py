@@ -227,12 +227,13 @@ def test_one_image_out_of_range_does_not_own_the_encoding() -> None:
 
 def test_biases_are_whole_steps_of_the_accumulator(quantized: QuantizedModel) -> None:
     placed = place(quantized, AROUND)
+    assert placed.encodings is not None
     for node in weighted_nodes(quantized.graph):
         name = node.meta[NAME]
         twin = next(n for n in placed.graph.graph.nodes if n.meta.get(NAME) == name)
         bias = getattr(placed.graph, str(twin.args[2].target))
         source = twin.args[0].args[1]
-        steps = bias.double() / (torch.tensor(quantized.encodings.weights[name].scales).double() * source)
+        steps = bias.double() / (torch.tensor(placed.encodings.weights[name].scales).double() * source)
         assert torch.allclose(steps, steps.round(), atol=1e-2 * float(steps.abs().max() * 1e-5 + 1))
         assert float(steps.abs().max()) < 2**31
 

@@ -27,7 +27,7 @@ class CoreMLBackend:
 
     name = "coreml"
     suffix = ".mlpackage"
-    code_version = 2
+    code_version = 3
 
     def availability(self) -> Availability:
         """Whether coremltools is installed; it is enough off macOS too, where the reference executor runs the file."""

@@ -1,8 +1,8 @@
 """What a saved program lets Core ML run in int8, by its structure.
 
 Core ML does not tell which kernels it chose. An op can run in int8 only if its data come from dequantize ops, its
-weights (where it has some) are int8, and its result goes into a quantize op, alone or behind the activation that is
-fused into it; the classifier may leave its logits in float. That is what is counted.
+weights (where it has some) are int8, and its result goes into a quantize op, alone or behind what is fused into it: an
+activation, and a constant factor per channel; the classifier may leave its logits in float. That is what is counted.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _quantized(program: Program, units: list[Unit]) -> set[str]:
         if head.output in done:
             continue
         group, tail = [head], head
-        while len(by_input.get(tail.output, ())) == 1 and by_input[tail.output][0].kind in ACTIVATIONS:
+        while len(by_input.get(tail.output, ())) == 1 and _fuses(by_input[tail.output][0]):
             tail = by_input[tail.output][0]
             group.append(tail)
         fed = head.inputs and all(_from_dequantize(name, producers) for name in head.inputs)
@@ -154,6 +154,11 @@ def _quantized(program: Program, units: list[Unit]) -> set[str]:
         if fed and weights and _into_quantize(tail.output, program, readers, head.kind in WEIGHTED):
             done |= {u.output for u in group}
     return done
+
+
+def _fuses(unit: Unit) -> bool:
+    """Whether the op may be part of the one before it: an activation, or a multiplication by a constant."""
+    return unit.kind in ACTIVATIONS or (unit.kind == "mul" and unit.constant and len(unit.inputs) == 1)
 
 
 def _from_dequantize(name: str, producers: dict[str, Operation]) -> bool:
