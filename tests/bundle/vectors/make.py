@@ -172,10 +172,11 @@ def add(name: str, data: bytes = b"x") -> Callable[[zipfile.ZipFile, Path], None
 
 
 def bomb(archive: zipfile.ZipFile, folder: Path) -> None:
-    """128 MiB of zeros in about 128 KiB."""
+    """Zeros beyond what a zip of this size may declare, in a thousandth of their size."""
     archive.compression = zipfile.ZIP_DEFLATED
+    size = int((200 * Path(str(archive.filename)).stat().st_size + (64 << 20)) / 0.7)
     with archive.open(f"{folder.name}/golden/zeros", "w", force_zip64=True) as file:
-        for _ in range(1024):
+        for _ in range(size >> 20):
             file.write(bytes(1 << 20))
 
 
@@ -440,10 +441,10 @@ def make(vector: Vector, good: Good, folder: Path) -> Path:
     return vector.change(copy, good) or copy
 
 
-def export(good: Good, out: Path) -> None:
-    """Writes all vectors with their list, for other languages."""
+def export(good: Good, out: Path, vectors: tuple[Vector, ...] = VECTORS) -> None:
+    """Writes vectors with their list, for other languages."""
     rows = []
-    for vector in VECTORS:
+    for vector in vectors:
         path = make(vector, good, out)
         row = {k: v for k, v in asdict(vector).items() if k != "change"}
         rows.append(row | {"path": path.relative_to(out).as_posix(), "key": "public.pem" if vector.key else None})
