@@ -203,8 +203,8 @@ def make_folder(folder: Path) -> None:
         fsync_folder(folder.parent)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` to `path`, replacing a file that is there; parents are made.
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Writes `data` to `path`, replacing a file that is there; parents are made. mode: less the process's umask.
 
     A reader sees the old content or the new one, never a part. Raises WorkspaceError (full disk, read-only,
     not permitted, a part of the path is a file); the old content then stands and no temporary file remains.
@@ -213,7 +213,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = path.with_name(temporary_name())
     with translate_errors(path):
         try:
-            with temporary.open("xb") as file:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,8 +1,11 @@
-"""Finds `targets/` and `calib/`: in the wheel (`cspedge/_data`) or in the checkout beside the package."""
+"""Finds `targets/`, `calib/` and the bundles' schema: in the wheel (`cspedge/_data`) or the checkout."""
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from cspedge.errors import UsageError, unknown
 
@@ -44,3 +47,13 @@ def recipe_file(name_or_path: str) -> Path:
     if name_or_path not in recipe_names():
         raise unknown("recipe", name_or_path, recipe_names())
     return data_folder("calib") / f"{name_or_path}.toml"
+
+
+@cache
+def bundle_schema() -> dict[str, Any]:
+    """The JSON Schema of a bundle's manifest, docs/bundle.schema.json."""
+    for candidate in (_PACKAGE / "_data" / "bundle.schema.json", _PACKAGE.parent / "docs" / "bundle.schema.json"):
+        if candidate.is_file():
+            schema: dict[str, Any] = json.loads(candidate.read_text(encoding="utf-8"))
+            return schema
+    raise UsageError("bundle.schema.json is missing from this installation of cspedge; reinstall it")
