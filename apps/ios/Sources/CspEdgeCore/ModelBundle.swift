@@ -69,7 +69,6 @@ public struct ModelBundle: Sendable {
         if lines.count != manifest.numClasses {
             throw invalid("has \(lines.count) lines for \(manifest.numClasses) classes")
         }
-        if lines.contains(where: { $0.allSatisfy(\.isWhitespace) }) { throw invalid("has an empty line") }
         return lines
     }
 
@@ -85,16 +84,17 @@ public struct ModelBundle: Sendable {
         [UInt8](try sized(image.tensor, 3 * manifest.preprocess.cropHeight * manifest.preprocess.cropWidth))
     }
 
-    /// The rows of a golden answer, one an image. Refusal image-invalid where the file has another length.
+    /// The rows of a golden answer, one an image. Refusal artifact-refused where the file has another length.
     func goldenRows(_ golden: GoldenOutput, _ output: Output) throws -> [[Float]] {
-        let values = floats(try sized(golden.file, 4 * output.size * manifest.goldenImages.count))
+        let bytes = 4 * output.size * manifest.goldenImages.count
+        let values = floats(try sized(golden.file, bytes, else: .artifactRefused))
         return stride(from: 0, to: values.count, by: output.size).map { Array(values[$0..<($0 + output.size)]) }
     }
 
-    private func sized(_ path: String, _ bytes: Int) throws -> Data {
+    private func sized(_ path: String, _ bytes: Int, else kind: RefusalKind = .imageInvalid) throws -> Data {
         let data = try read(path)
         if data.count == bytes { return data }
-        throw Refusal(.imageInvalid, "'\(path)' has \(data.count) bytes; it must have \(bytes)")
+        throw Refusal(kind, "'\(path)' has \(data.count) bytes; it must have \(bytes)")
     }
 }
 

@@ -43,7 +43,6 @@ public class Bundle private constructor(
         if (lines.size != manifest.numClasses) {
             throw labelsInvalid("has ${lines.size} lines for ${manifest.numClasses} classes")
         }
-        if (lines.any { it.isBlank() }) throw labelsInvalid("has an empty line")
         return lines
     }
 
@@ -57,17 +56,21 @@ public class Bundle private constructor(
     public fun goldenTensor(image: GoldenImage): ByteArray =
         sized(image.tensor, 3L * manifest.preprocess.cropHeight * manifest.preprocess.cropWidth)
 
-    /** The rows of a golden answer, one an image. Refusal image-invalid where the file has another length. */
+    /** The rows of a golden answer, one an image. Refusal artifact-refused where the file has another length. */
     internal fun goldenRows(golden: GoldenOutput, output: Output): List<FloatArray> {
         val count = manifest.goldenImages.size
-        val bytes = sized(golden.file, 4L * output.size * count)
+        val bytes = sized(golden.file, 4L * output.size * count, RefusalKind.ARTIFACT_REFUSED)
         val values = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer()
         return List(count) { FloatArray(output.size).also { values.get(it) } }
     }
 
-    private fun sized(path: String, bytes: Long): ByteArray = read(path).also {
+    private fun sized(
+        path: String,
+        bytes: Long,
+        kind: RefusalKind = RefusalKind.IMAGE_INVALID,
+    ): ByteArray = read(path).also {
         if (it.size.toLong() != bytes) {
-            throw Refusal(RefusalKind.IMAGE_INVALID, "'$path' has ${it.size} bytes; it must have $bytes")
+            throw Refusal(kind, "'$path' has ${it.size} bytes; it must have $bytes")
         }
     }
 
