@@ -6,7 +6,7 @@ import hashlib
 import stat
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -39,8 +39,6 @@ class Container:
                 self._zip = self._stack.enter_context(zipfile.ZipFile(path))
                 self._members = _zip_members(self._zip)
             except _DAMAGE as error:
-                if isinstance(error, Refusal):
-                    raise
                 raise _damaged(path, error) from error
             self.sizes = {name: member.file_size for name, member in self._members.items()}
         else:
@@ -69,22 +67,19 @@ class Container:
                 file.write(chunk)
         return digest.hexdigest()
 
-    def _chunks(self, name: str) -> list[bytes]:
-        left, chunks = self.sizes[name], []
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        left = self.sizes[name]
         try:
             with self._open(name) as file:
                 while chunk := file.read(min(_CHUNK, left + 1)):
                     left -= len(chunk)
                     if left < 0:
                         raise Refusal(Kind.TOO_LARGE, f"{name!r} gives more bytes than it declares; do not use it")
-                    chunks.append(chunk)
+                    yield chunk
         except _DAMAGE as error:
-            if isinstance(error, Refusal):
-                raise
             raise _damaged(self.path, error) from error
         if left:
             raise Refusal(Kind.ARCHIVE_DAMAGED, f"{name!r} ends {left} bytes early; take the bundle again")
-        return chunks
 
     def _open(self, name: str) -> IO[bytes]:
         return (self.path / name).open("rb") if self._zip is None else self._zip.open(self._members[name])
@@ -104,7 +99,9 @@ class Container:
             )
         for name in (NAME, SIGNATURE):
             if self.sizes.get(name, 0) > MAX_TEXT:
-                raise Refusal(Kind.TOO_LARGE, f"{name} has {self.sizes[name]:,} bytes; at most {MAX_TEXT:,} are allowed")
+                raise Refusal(
+                    Kind.TOO_LARGE, f"{name} has {self.sizes[name]:,} bytes; at most {MAX_TEXT:,} are allowed"
+                )
 
 
 def _folder_sizes(folder: Path) -> dict[str, int]:

@@ -38,8 +38,9 @@ class Kind(StrEnum):
 
 
 class Refusal(InputError):
-    """A bundle, or an image, that is not taken; `kind` says why in a word that never changes."""
+    """A bundle, or an image, that is not taken; `kind` says why in a word that never changes, `sentence` to people."""
 
-    def __init__(self, kind: Kind, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, kind: Kind, sentence: str) -> None:
+        super().__init__(f"{sentence} [{kind}]")
         self.kind = kind
+        self.sentence = sentence

@@ -34,7 +34,7 @@ PRIVATE, PUBLIC = "private.pem", "public.pem"
 
 
 def make_keys(folder: Path) -> tuple[Path, Path]:
-    """Writes a new P-256 key pair, `private.pem` (PKCS #8, mode 0600) and `public.pem`; UsageError where one is there."""
+    """Writes a new P-256 key pair, `private.pem` (PKCS #8, mode 0600) and `public.pem`; UsageError if one exists."""
     _require()
     from cryptography.hazmat.primitives import serialization as pem
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -235,10 +235,11 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 def _register() -> None:
     """The commands that tell rather than make, in modules of their own."""
-    from cspedge.cli import inform, storecmd, traincmd
+    from cspedge.cli import bundlecmd, inform, storecmd, traincmd
 
     inform.register(app)
     traincmd.register(app)
+    bundlecmd.register(app)
     app.add_typer(storecmd.app, name="store")
 
 

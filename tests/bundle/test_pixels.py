@@ -20,9 +20,16 @@ from cspedge.types import Preprocess
 MEAN = (0.485, 0.456, 0.406)
 
 
-def contract(mode: str = "center", interpolation: str = "bilinear", size: Any = (3, 32, 32), crop: float = 0.875) -> Any:
+def contract(
+    mode: str = "center", interpolation: str = "bilinear", size: Any = (3, 32, 32), crop: float = 0.875
+) -> Any:
     return Preprocess(
-        input_size=size, crop_pct=crop, crop_mode=mode, interpolation=interpolation, mean=MEAN, std=(0.229, 0.224, 0.225)
+        input_size=size,
+        crop_pct=crop,
+        crop_mode=mode,
+        interpolation=interpolation,
+        mean=MEAN,
+        std=(0.229, 0.224, 0.225),
     )
 
 

@@ -1,0 +1,24 @@
+"""A folder that runs by itself on a desktop or server: the bundle with `run.py`, on ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+BACKENDS: frozenset[str] | None = frozenset({"onnxruntime", "openvino"})
+
+
+def files(manifest: Mapping[str, Any]) -> Mapping[str, bytes]:
+    """`run.py`, which is `loader.py` beside this file, and what it needs, in the versions the golden answers are of."""
+    needed = {"numpy": version("numpy"), "pillow": version("pillow")}
+    needed |= {a["runtime"]["name"]: a["runtime"]["version"] for a in manifest["artifacts"]}
+    requirements = "".join(f"{name}=={found}\n" for name, found in sorted(needed.items()))
+    loader = (Path(__file__).parent / "loader.py").read_bytes()
+    return {"run.py": loader, "requirements.txt": requirements.encode()}
+
+
+def project(bundle: Path, out: Path) -> Path | None:
+    del bundle, out
+    return None
