@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,10 @@ class RealBundle:
         """A copy to be changed, under its own name."""
         return Path(shutil.copytree(self.path, folder / self.path.name))
 
-    def edited(self, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-        """A copy with another manifest, listed and signed anew: the publisher's own doing, not a forger's."""
+    def edited(self, folder: Path, fields: Mapping[str, Any]) -> Path:
+        """A copy with other fields in its manifest, signed anew: the publisher's own doing, not a forger's."""
         path = self.copy(folder)
-        manifest = self.manifest
-        change(manifest)
-        (path / NAME).write_text(pretty_json(manifest))
+        (path / NAME).write_text(pretty_json({**self.manifest, **fields}))
         self.sign(path)
         return path
 

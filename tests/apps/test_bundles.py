@@ -17,7 +17,7 @@ from cspedge.bundle.manifest import NAME, SIGNATURE
 from cspedge.bundle.refusal import Refusal
 from cspedge.digest import sha256_file
 
-Change = Callable[[Any, Path], None]
+Change = Callable[[Any, Path], object]
 
 
 def kind_in_python(path: Path, key: Path) -> str | None:
@@ -105,7 +105,7 @@ def first_resource(statement: Any) -> Any:
 
 
 def rename(old: str, new: str) -> Change:
-    return lambda _, path: (path / old).rename(path / new) and None
+    return lambda _, path: (path / old).rename(path / new)
 
 
 # what anybody between publisher and phone can do
@@ -114,35 +114,33 @@ FORGED: dict[str, Change] = {
     "a changed byte of a golden image": lambda _, p: flip(p / "golden" / "00.rgb"),
     "a changed byte of the manifest": lambda _, p: flip(p / NAME, 30),
     "a file less": lambda _, p: (p / "labels.txt").unlink(),
-    "a file more": lambda _, p: (p / "golden" / "extra.png").write_bytes(b"x") and None,
+    "a file more": lambda _, p: (p / "golden" / "extra.png").write_bytes(b"x"),
     "no manifest": lambda _, p: (p / NAME).unlink(),
     "no signature": lambda _, p: (p / SIGNATURE).unlink(),
     "an empty folder": lambda _, p: (p / "empty").mkdir(),
-    "a hidden folder": lambda _, p: ((p / ".git").mkdir(), (p / ".git" / "config").write_text("x")) and None,
+    "a hidden folder": lambda _, p: ((p / ".git").mkdir(), (p / ".git" / "config").write_text("x")),
     "a space in a name": rename("labels.txt", "the labels.txt"),
     "a name outside ASCII": rename("labels.txt", "l\u00e4bels.txt"),
     "a name that ends in a dot": rename("labels.txt", "labels."),
-    "two names but for case": lambda _, p: (p / "LABELS.txt").write_bytes(b"x") and None,
-    "a link": lambda _, p: ((p / "labels.txt").unlink(), os.symlink("/etc/hostname", p / "labels.txt")) and None,
+    "two names but for case": lambda _, p: (p / "LABELS.txt").write_bytes(b"x"),
+    "a link": lambda _, p: ((p / "labels.txt").unlink(), os.symlink("/etc/hostname", p / "labels.txt")),
     "a folder that is a link": lambda _, p: os.symlink("golden", p / "more"),
-    "a manifest of 5 MiB": lambda _, p: (p / NAME).write_bytes(b" " * (5 << 20)) and None,
+    "a manifest of 5 MiB": lambda _, p: (p / NAME).write_bytes(b" " * (5 << 20)),
     "another key's signature": lambda r, p: r.sign(p, r.other),
     "another key's signature without its hint": lambda r, p: (
         r.sign(p, r.other),
         envelope(field("verificationMaterial", "publicKey", "hint", value=""))(r, p),
-    )
-    and None,
-    "a signature that is no JSON": lambda _, p: (p / SIGNATURE).write_text("{") and None,
+    ),
+    "a signature that is no JSON": lambda _, p: (p / SIGNATURE).write_text("{"),
     "a doubled key in the signature": lambda _, p: (p / SIGNATURE).write_text(
         (p / SIGNATURE).read_text().replace('{"dsse', '{"mediaType":"x","dsse', 1)
-    )
-    and None,
+    ),
     "another media type": envelope(field("mediaType", value="application/json")),
     "another payload type": envelope(field("dsseEnvelope", "payloadType", value="text/plain")),
     "two signatures": envelope(lambda e: e["dsseEnvelope"]["signatures"].append(e["dsseEnvelope"]["signatures"][0])),
     "no base64": envelope(field("dsseEnvelope", "payload", value="%%%")),
     "a signature that is no DER": envelope(field("dsseEnvelope", "signatures", 0, "sig", value="AAAA")),
-    "a truncated signature": lambda _, p: (p / SIGNATURE).write_bytes((p / SIGNATURE).read_bytes()[:-40]) and None,
+    "a truncated signature": lambda _, p: (p / SIGNATURE).write_bytes((p / SIGNATURE).read_bytes()[:-40]),
 }
 # what a publisher's key could be made to sign by an older or other tool
 SIGNED: dict[str, Change] = {

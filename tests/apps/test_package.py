@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    "copy", ["apps/ios/Sources/CspEdgeCore/bundle.schema.json", "apps/android/core/src/main/resources/bundle.schema.json"]
+    "copy",
+    ["apps/ios/Sources/CspEdgeCore/bundle.schema.json", "apps/android/core/src/main/resources/bundle.schema.json"],
 )
 def test_the_schema_is_the_published_one(copy: str) -> None:
     assert (ROOT / copy).read_bytes() == (ROOT / "docs" / "bundle.schema.json").read_bytes()

@@ -14,7 +14,7 @@ def versions(real_bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> dict
     folder = tmp_path_factory.mktemp("versions")
     wanted = {"1.2.0": "1.0.0", "1.10.0": "1.1.0", "1.1.0": "1.0.0", "2.0.0": "1.10.0"}
     return {
-        version: real_bundle.edited(folder / version, lambda m, v=version, f=floor: m.update(version=v, minimum_version=f))
+        version: real_bundle.edited(folder / version, {"version": version, "minimum_version": floor})
         for version, floor in wanted.items()
     }
 
@@ -27,7 +27,7 @@ def test_only_a_good_and_newer_bundle_takes_the_place(
     truncated = real_bundle.copy(tmp_path / "truncated")
     artifact = truncated / real_bundle.manifest["artifacts"][0]["path"]
     artifact.write_bytes(artifact.read_bytes()[:1000])
-    other = real_bundle.edited(tmp_path / "other", lambda m: m.update(name="another"))
+    other = real_bundle.edited(tmp_path / "other", {"name": "another"})
     foreign = real_bundle.copy(tmp_path / "foreign")
     real_bundle.sign(foreign, real_bundle.other)
 
