@@ -1,7 +1,7 @@
 """The AI bill of materials: CycloneDX 1.6 by its own library, with the modelCard that the library has no class for.
 
-cyclonedx-python-lib 11 leaves `modelCard` out ("not yet supported" in its component module). It writes the document;
-the card is put into the model's component after that, and the library's strict validator checks the whole.
+cyclonedx-python-lib 11 has `modelCard` as a comment only (cyclonedx/model/component.py). It writes the document; the
+card is put into the model's component after that, and the library's strict validator checks the whole.
 """
 
 from __future__ import annotations
@@ -68,14 +68,15 @@ def _bom(manifest: Mapping[str, Any], trained_on: Mapping[str, Any] | None) -> A
     parts = []
     for artifact in manifest["artifacts"]:
         label = f"{artifact['target']}/{artifact['precision']}"
+        is_file = artifact["files"] == [artifact["path"]]  # no standard says how a folder is hashed
         parts.append(
             Component(
                 name=artifact["path"],
                 type=ComponentType.FILE,
                 bom_ref=f"artifact:{label}",
                 description=f"{label}: {artifact['placement']}",
-                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=artifact["sha256"])],
-                properties=_properties(_artifact_facts(artifact)),
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=artifact["sha256"])] if is_file else [],
+                properties=_properties(_artifact_facts(artifact) | {"cspedge:sha256": artifact["sha256"]}),
             )
         )
     for name, version in sorted({(a["runtime"]["name"], a["runtime"]["version"]) for a in manifest["artifacts"]}):
@@ -87,7 +88,7 @@ def _bom(manifest: Mapping[str, Any], trained_on: Mapping[str, Any] | None) -> A
 
 
 def _model(manifest: Mapping[str, Any], trained_on: Mapping[str, Any] | None) -> Component:
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType, Pedigree
 

@@ -32,20 +32,10 @@ class Container:
         self._stack = ExitStack()
         self._zip: zipfile.ZipFile | None = None
         self._members: Mapping[str, zipfile.ZipInfo] = {}
-        if path.is_dir():
-            self.sizes = _folder_sizes(path)
-        elif path.is_file():
-            try:
-                self._zip = self._stack.enter_context(zipfile.ZipFile(path))
-                self._members = _zip_members(self._zip)
-            except _DAMAGE as error:
-                raise _damaged(path, error) from error
-            self.sizes = {name: member.file_size for name, member in self._members.items()}
-        else:
-            raise Refusal(Kind.NOT_A_BUNDLE, f"{str(path)!r} does not exist; give the folder or the zip of a bundle")
-        if NAME not in self.sizes:
-            raise Refusal(Kind.NOT_A_BUNDLE, f"{str(path)!r} holds no {NAME}; give the folder or the zip of a bundle")
-        self._check_limits()
+        with self._stack:  # closes the file where the bundle is refused
+            self.sizes = self._open_all()
+            self._check_limits()
+            self._stack = self._stack.pop_all()
 
     def __enter__(self) -> Container:
         return self
@@ -80,6 +70,27 @@ class Container:
             raise _damaged(self.path, error) from error
         if left:
             raise Refusal(Kind.ARCHIVE_DAMAGED, f"{name!r} ends {left} bytes early; take the bundle again")
+
+    def _open_all(self) -> Mapping[str, int]:
+        """Sizes by path."""
+        if self.path.is_dir():
+            sizes = _folder_sizes(self.path)
+        elif self.path.is_file():
+            try:
+                self._zip = self._stack.enter_context(zipfile.ZipFile(self.path))
+                self._members = _zip_members(self._zip)
+            except _DAMAGE as error:
+                raise _damaged(self.path, error) from error
+            sizes = {name: member.file_size for name, member in self._members.items()}
+        else:
+            raise Refusal(
+                Kind.NOT_A_BUNDLE, f"{str(self.path)!r} does not exist; give the folder or the zip of a bundle"
+            )
+        if NAME not in sizes:
+            raise Refusal(
+                Kind.NOT_A_BUNDLE, f"{str(self.path)!r} holds no {NAME}; give the folder or the zip of a bundle"
+            )
+        return sizes
 
     def _open(self, name: str) -> IO[bytes]:
         return (self.path / name).open("rb") if self._zip is None else self._zip.open(self._members[name])

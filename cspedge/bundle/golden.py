@@ -27,9 +27,8 @@ CANDIDATES = 64
 LARGE, CROP = 1 << 20, 1024  # pixels of an image, and the side of what is kept of a larger one
 # What Pillow tells of an image that says nothing about its maker, its place or its colours.
 _HARMLESS = frozenset(
-    {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "progressive", "progression", "adobe"}
+    "jfif jfif_version jfif_unit jfif_density dpi progressive progression adobe adobe_transform interlace".split()
 )
-_HARMLESS_TOO = frozenset({"adobe_transform", "interlace"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +117,7 @@ def _encoding(raw: bytes, image: Image.Image) -> tuple[str, str | None, str]:
             return "png-crop", "size", ".png"
         if source.format not in {"JPEG", "PNG"} or source.mode not in {"RGB", "L"} or "transparency" in source.info:
             return "png", "format", ".png"
-        if source.getexif() or set(source.info) - _HARMLESS - _HARMLESS_TOO:
+        if source.getexif() or set(source.info) - _HARMLESS:
             return "png", "metadata", ".png"
         return "original", None, ".jpg" if source.format == "JPEG" else ".png"
 

@@ -57,7 +57,8 @@ def bundle(run: RunOptions, options: BundleOptions, ui: Ui) -> Bundled:
     """Writes `out/<name>-<version>/`, running what is missing first.
 
     Without precisions in `run`, int8 artifacts go into it, float ones only where a target has no int8.
-    Raises UsageError (an option, a version that exists with other content), InputError, TargetError where no artifact is left.
+    Raises UsageError (an option, a version that exists with other content), InputError, TargetError where no artifact
+    is left.
     """
     app = get_app(options.app)
     if names.parse_version(options.version) < names.parse_version(options.minimum_version, "minimum version"):

@@ -38,7 +38,8 @@ def stdout_json(args: list[str], capsys: Any, code: int = 0) -> Any:
 def test_help_names_every_command_of_the_design(capsys: Any) -> None:
     assert call(app, ["--help"]) == 0
     text = capsys.readouterr().out
-    for command in ("run", "quantize", "export", "validate", "bench", "report", "train", "models", "targets", "doctor"):
+    making = ("run", "quantize", "export", "validate", "bench", "report", "bundle", "keygen", "verify")
+    for command in (*making, "train", "models", "targets", "doctor"):
         assert f"  {command} " in text
 
 
