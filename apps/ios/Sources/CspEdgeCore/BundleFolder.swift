@@ -12,7 +12,7 @@ struct FoundFile {
 
 /// The files of a bundle's folder by their paths in it.
 ///
-/// Refusal: not-a-bundle, path-unsafe, link, name-collision, file-extra, too-large. Nothing but names and sizes is read.
+/// Refusal: not-a-bundle, path-unsafe, link, name-collision, file-extra, too-large. Only names and sizes are read.
 func listBundle(_ root: URL) throws -> [String: FoundFile] {
     guard (try? entry(root.appendingPathComponent(manifestFile)))?.type == .typeRegular else {
         throw Refusal(.notABundle, "'\(root.lastPathComponent)' is no folder with a \(manifestFile)")

@@ -6,8 +6,9 @@ public struct Accepted: Sendable {
     public let report: GoldenReport
 }
 
-/// The bundles of one name that an app has accepted: one folder of the app's own, with the bundle in force below it and a
-/// small file that names it. A new bundle takes its place in one rename, after all checks; until then the old one stays.
+/// The bundles of one name that an app has accepted: a folder of the app's own, with the bundle in force below it and
+/// a small file that names it. A new bundle takes its place in one rename, after all checks; the old one stays until
+/// then.
 ///
 /// Not for use from two processes at once.
 public actor BundleStore {

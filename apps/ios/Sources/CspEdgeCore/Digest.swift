@@ -28,10 +28,14 @@ func hexadecimal(_ bytes: [UInt8]) -> String {
 
 /// The bytes of lower-case hexadecimal text of even length, or nil where it is something else.
 func hexadecimalBytes(_ text: String) -> [UInt8]? {
-    let digits = text.utf8.map { UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 || UInt8(ascii: "a")...UInt8(ascii: "f") ~= $0 }
+    let digits = text.utf8.map {
+        UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 || UInt8(ascii: "a")...UInt8(ascii: "f") ~= $0
+    }
     guard digits.allSatisfy({ $0 }), digits.count.isMultiple(of: 2) else { return nil }
     let characters = Array(text)
-    return stride(from: 0, to: characters.count, by: 2).compactMap { UInt8(String(characters[$0...($0 + 1)]), radix: 16) }
+    return stride(from: 0, to: characters.count, by: 2).compactMap {
+        UInt8(String(characters[$0...($0 + 1)]), radix: 16)
+    }
 }
 
 /// A running SHA-256: CryptoKit's on Apple's systems, libcrypto's elsewhere.

@@ -30,7 +30,9 @@ public struct GoldenReport: Equatable, Sendable {
 public func replayGolden(_ bundle: ModelBundle, runtime: (any ModelRuntime)?) throws -> GoldenReport {
     let manifest = bundle.manifest
     _ = try bundle.labels()
-    let images = try manifest.goldenImages.map { (image: try bundle.goldenRGB($0), tensor: try bundle.goldenTensor($0)) }
+    let images = try manifest.goldenImages.map {
+        (image: try bundle.goldenRGB($0), tensor: try bundle.goldenTensor($0))
+    }
     for (golden, entry) in zip(images, manifest.goldenImages)
     where try manifest.preprocess.tensor(golden.image) != golden.tensor {
         throw Refusal(.preprocessMismatch, "the resize and crop of '\(entry.file)' do not give its tensor")

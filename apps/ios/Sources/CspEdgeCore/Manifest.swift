@@ -72,7 +72,8 @@ public struct Manifest: Equatable, Sendable {
             throw invalid("is no object with the number of its schema")
         }
         if number > 1 {
-            throw Refusal(.schemaNewer, "\(manifestFile) has a schema above 1, which this app reads; it must be updated")
+            throw Refusal(
+                .schemaNewer, "\(manifestFile) has a schema above 1, which this app reads; it must be updated")
         }
         try Schema(root: try parseJSON(PackageResources.bundle_schema_json)).check(root, manifestFile)
         try self.init(Reader(value: root))

@@ -26,8 +26,8 @@ func checkPath(_ path: String) throws {
     if isSafePath(path) { return }
     throw Refusal(
         .pathUnsafe,
-        "the path '\(path.prefix(maxPath))' may not stand in a bundle; allowed are relative paths of at most \(maxPath) "
-            + "characters, A-Z a-z 0-9 . _ - and '/', no part beginning with '.' or '-' or ending with '.'")
+        "the path '\(path.prefix(maxPath))' may not stand in a bundle; allowed are relative paths of at most "
+            + "\(maxPath) characters, A-Z a-z 0-9 . _ - and '/', no part beginning with '.' or '-' or ending with '.'")
 }
 
 /// Refuses two files or folders that some file systems take for one: equal but for case, or a file and a folder.

@@ -21,7 +21,8 @@ public struct Preprocess: Equatable, Sendable {
 
     /// uint8 [3, cropHeight, cropWidth], channels first: byte for byte the pipeline's own tensor.
     ///
-    /// Refusal image-empty for a side of 0; image-too-large for more than `maxPixels` pixels before or after the resize.
+    /// Refusal image-empty for a side of 0; image-too-large for more than `maxPixels` pixels, before or after the
+    /// resize.
     public func tensor(_ image: RGBImage) throws -> [UInt8] {
         try checkSize(width: image.width, height: image.height)
         let size = try resized(Double(image.width), Double(image.height))
@@ -48,7 +49,11 @@ public struct Preprocess: Equatable, Sendable {
         switch rule {
         case .exact: break
         case .shorterEdge:
-            if w <= h { size.height = (size.width * h / w).rounded(.down) } else { size.width = (size.height * w / h).rounded(.down) }
+            if w <= h {
+                size.height = (size.width * h / w).rounded(.down)
+            } else {
+                size.width = (size.height * w / h).rounded(.down)
+            }
         case .cover, .fit:
             let ratios = (h / size.height, w / size.width)
             let ratio = rule == .cover ? min(ratios.0, ratios.1) : max(ratios.0, ratios.1)
@@ -64,7 +69,8 @@ public struct Preprocess: Equatable, Sendable {
     private func tooLarge(_ w: Double, _ h: Double) -> Refusal {
         let size = String(format: "%.0f x %.0f", w, h)
         return Refusal(
-            .imageTooLarge, "the image has \(size) pixels; at most \(maxPixels) are allowed, before and after the resize")
+            .imageTooLarge,
+            "the image has \(size) pixels; at most \(maxPixels) are allowed, before and after the resize")
     }
 
     /// Where the crop meets the image along one axis, in the image's positions.

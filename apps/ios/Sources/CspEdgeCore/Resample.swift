@@ -25,7 +25,8 @@ public enum Interpolation: String, CaseIterable, Sendable {
         case .hamming:
             if x == 0 { return 1 }
             if x >= 1 { return 0 }
-            return Self.sinc(x) * (Double(Float(0.54)) + Double(Float(0.46)) * cos(x * .pi))  // its constants are floats
+            // Pillow writes these two constants as floats
+            return Self.sinc(x) * (Double(Float(0.54)) + Double(Float(0.46)) * cos(x * .pi))
         case .bicubic:
             let a = -0.5
             if x < 1 { return ((a + 2) * x - (a + 3)) * x * x + 1 }
@@ -54,7 +55,8 @@ private struct Axis {
             let low = max(Int(center - support + 0.5), 0)
             let high = min(Int(center + support + 0.5), old)
             first.append(low)
-            coefficients.append(Self.quantized((low..<high).map { filter.weight((Double($0) - center + 0.5) * inverse) }))
+            coefficients.append(
+                Self.quantized((low..<high).map { filter.weight((Double($0) - center + 0.5) * inverse) }))
         }
     }
 

@@ -19,7 +19,9 @@ public struct Version: Comparable, Hashable, Sendable, CustomStringConvertible {
                 && (part.count == 1 || part.first != UInt8(ascii: "0"))
         }
         let numbers = parts.compactMap { Int(String(decoding: $0, as: UTF8.self)) }
-        guard sound, numbers.count == 3 else { throw UsageError("'\(text)' is no version; MAJOR.MINOR.PATCH is needed") }
+        guard sound, numbers.count == 3 else {
+            throw UsageError("'\(text)' is no version; MAJOR.MINOR.PATCH is needed")
+        }
         self.init(major: numbers[0], minor: numbers[1], patch: numbers[2])
     }
 

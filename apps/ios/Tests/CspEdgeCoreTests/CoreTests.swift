@@ -9,7 +9,9 @@ final class CoreTests: XCTestCase {
     }
 
     func testPathsThatMayNotStandInABundle() {
-        for path in ["/a", "../a", "a/../b", "a//b", "a/", ".git/config", "a/.b", "a.", "-a", "a\\b", "C:a", "é", "a b", ""] {
+        for path in [
+            "/a", "../a", "a/../b", "a//b", "a/", ".git/config", "a/.b", "a.", "-a", "a\\b", "C:a", "é", "a b", "",
+        ] {
             XCTAssertFalse(isSafePath(path), path)
         }
         for path in ["a", "a/b-c_d.e", "_a", "a-", "0/1.png"] { XCTAssertTrue(isSafePath(path), path) }

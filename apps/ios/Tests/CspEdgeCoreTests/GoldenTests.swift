@@ -9,7 +9,9 @@ final class GoldenTests: XCTestCase {
         guard let folder = environment["CSPEDGE_BUNDLE"] else {
             throw XCTSkip("CSPEDGE_BUNDLE names no bundle; make one with `cspedge bundle`")
         }
-        let key = try environment["CSPEDGE_KEY"].map { try VerifyingKey(pem: String(contentsOfFile: $0, encoding: .utf8)) }
+        let key = try environment["CSPEDGE_KEY"].map {
+            try VerifyingKey(pem: String(contentsOfFile: $0, encoding: .utf8))
+        }
         return try ModelBundle(folder: URL(fileURLWithPath: folder), key: key)
     }
 

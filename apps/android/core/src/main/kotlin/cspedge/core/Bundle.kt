@@ -95,7 +95,10 @@ public class Bundle private constructor(
 
 private fun checkSigned(found: Map<String, FoundFile>, key: VerifyingKey) {
     val file = found[SIGNATURE_FILE]
-        ?: throw Refusal(RefusalKind.SIGNATURE_MISSING, "it has no $SIGNATURE_FILE; sign it, or do not ask for a key's word")
+        ?: throw Refusal(
+            RefusalKind.SIGNATURE_MISSING,
+            "it has no $SIGNATURE_FILE; sign it, or do not ask for a key's word",
+        )
     val signed = key.signedDigests(Files.readAllBytes(file.path))
     checkNames(found.keys - SIGNATURE_FILE, signed.keys, "its signature")
     for ((path, digest) in signed) if (found.getValue(path).sha256 != digest) throw changed(path)

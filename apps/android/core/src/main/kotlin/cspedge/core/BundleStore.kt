@@ -11,8 +11,9 @@ import java.util.UUID
 public class Accepted(public val bundle: Bundle, public val report: GoldenReport)
 
 /**
- * The bundles of one name that an app has accepted: one folder of the app's own, with the bundle in force below it and a
- * small file that names it. A new bundle takes its place in one rename, after all checks; until then the old one stays.
+ * The bundles of one name that an app has accepted: a folder of the app's own, with the bundle in force below it and
+ * a small file that names it. A new bundle takes its place in one rename, after all checks; the old one stays until
+ * then.
  *
  * Not for use from two processes at once; within one, calls wait for each other.
  */
@@ -57,7 +58,10 @@ public class BundleStore(
 
     private fun checkVersion(manifest: Manifest, before: State?) {
         if (manifest.name != name) {
-            throw Refusal(RefusalKind.OTHER_BUNDLE, "it is the bundle '${manifest.name}', and this is the place of '$name'")
+            throw Refusal(
+                RefusalKind.OTHER_BUNDLE,
+                "it is the bundle '${manifest.name}', and this is the place of '$name'",
+            )
         }
         val least = listOfNotNull(oldest, before?.version, before?.floor).max()
         if (manifest.version < least) {
@@ -86,7 +90,8 @@ public class BundleStore(
     }
 
     private fun write(state: State) {
-        val text = "{\"floor\": \"${state.floor}\", \"folder\": \"${state.folder}\", \"version\": \"${state.version}\"}\n"
+        val fields = mapOf("folder" to state.folder, "version" to state.version, "floor" to state.floor)
+        val text = fields.entries.joinToString(", ", "{", "}\n") { (name, value) -> "\"$name\": \"$value\"" }
         val temporary = root.resolve("$STAGING$STATE")
         Files.newByteChannel(temporary, WRITE).use { it.write(ByteBuffer.wrap(text.encodeToByteArray())) }
         Files.move(temporary, root.resolve(STATE), StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING)
@@ -94,7 +99,8 @@ public class BundleStore(
 
     private fun removeStale(folder: String) {
         Files.newDirectoryStream(root).use { entries ->
-            entries.filter { it.fileName.toString() !in setOf(folder, STATE) }.forEach { it.toFile().deleteRecursively() }
+            val stale = entries.filter { it.fileName.toString() !in setOf(folder, STATE) }
+            stale.forEach { it.toFile().deleteRecursively() }
         }
     }
 

@@ -24,8 +24,8 @@ public data class GoldenReport(val largest: Map<String, Double>, val notRun: Lis
  * Replays golden/ (docs/bundle.md, steps 7 to 9): labels, the resize and crop of every image byte for byte, then every
  * artifact that `runtime` runs, within its tolerance.
  *
- * Refusal: labels-invalid, image-*, preprocess-mismatch, artifact-refused, golden-mismatch. Decoding the image *files* is
- * the platform's work and not checked here.
+ * Refusal: labels-invalid, image-*, preprocess-mismatch, artifact-refused, golden-mismatch. Decoding the image *files*
+ * is the platform's work and not checked here.
  */
 public fun replayGolden(bundle: Bundle, runtime: ModelRuntime?): GoldenReport {
     val manifest = bundle.manifest
@@ -75,5 +75,6 @@ private fun difference(answer: FloatArray?, golden: FloatArray): Double {
 
 private fun mismatch(artifact: Artifact, output: Output, row: Int, difference: Double, allowed: Double) = Refusal(
     RefusalKind.GOLDEN_MISMATCH,
-    "${artifact.label} answers golden image $row with a difference of $difference in '${output.name}'; $allowed is allowed",
+    "${artifact.label} answers golden image $row with a difference of $difference in '${output.name}'; $allowed is " +
+        "allowed",
 )

@@ -78,7 +78,7 @@ public data class Manifest(
             if (schema.value > 1) {
                 throw Refusal(
                     RefusalKind.SCHEMA_NEWER,
-                    "$MANIFEST_FILE has schema ${schema.value.toLong()}; this app reads schema 1, so it must be updated",
+                    "$MANIFEST_FILE has schema ${schema.value.toLong()}, and this app reads schema 1; update the app",
                 )
             }
             SCHEMA.check(root, MANIFEST_FILE)
@@ -153,7 +153,8 @@ private fun checkRules(manifest: Manifest, root: JsonObject) {
     val listed = manifest.files.map { it.path }.toSet()
     if (listed.size < manifest.files.size) throw invalid("lists a file twice")
     val names = manifest.outputs.map { it.name }
-    if (manifest.artifacts.map { it.label }.toSet().size < manifest.artifacts.size) throw invalid("names an artifact twice")
+    val labels = manifest.artifacts.map { it.label }
+    if (labels.toSet().size < labels.size) throw invalid("names an artifact twice")
     for (artifact in manifest.artifacts) {
         if (artifact.files.any { it != artifact.path && !it.startsWith(artifact.path + "/") }) {
             throw invalid("gives ${artifact.label} a file outside its path")
@@ -177,6 +178,8 @@ internal operator fun JsonObject.get(name: String): JsonValue = fields.getValue(
 
 private fun JsonValue.objects(): List<JsonObject> = list().map { it.obj() }
 
-internal fun JsonValue.int(): Int = num().let {
-    if (it > Int.MAX_VALUE || it < Int.MIN_VALUE) throw invalid("has the number $it, which is too large") else it.toInt()
+internal fun JsonValue.int(): Int {
+    val number = num()
+    if (number < Int.MIN_VALUE || number > Int.MAX_VALUE) throw invalid("has the number $number, which is too large")
+    return number.toInt()
 }

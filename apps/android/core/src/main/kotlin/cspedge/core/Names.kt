@@ -11,8 +11,8 @@ internal fun checkPath(path: String) {
     if (isSafePath(path)) return
     throw Refusal(
         RefusalKind.PATH_UNSAFE,
-        "the path '${path.take(MAX_PATH)}' may not stand in a bundle; allowed are relative paths of at most $MAX_PATH " +
-            "characters, A-Z a-z 0-9 . _ - and '/', no part beginning with '.' or '-' or ending with '.'",
+        "the path '${path.take(MAX_PATH)}' may not stand in a bundle; allowed are relative paths of at most " +
+            "$MAX_PATH characters, A-Z a-z 0-9 . _ - and '/', no part beginning with '.' or '-' or ending with '.'",
     )
 }
 

@@ -1,5 +1,6 @@
 package cspedge.core
 
+import java.io.ByteArrayOutputStream
 import java.security.GeneralSecurityException
 import java.security.KeyFactory
 import java.security.PublicKey
@@ -55,7 +56,10 @@ public class VerifyingKey private constructor(private val key: PublicKey, privat
         val payload = decode(envelope.string("payload"))
         checkHint(bundle.field("verificationMaterial").field("publicKey").field("hint"))
         if (!holds(signature, preAuthenticationEncoding(payload))) {
-            throw Refusal(RefusalKind.SIGNATURE_MISMATCH, "$SIGNATURE_FILE: the signature does not hold over its payload")
+            throw Refusal(
+                RefusalKind.SIGNATURE_MISMATCH,
+                "$SIGNATURE_FILE: the signature does not hold over its payload",
+            )
         }
         return statementDigests(parse(payload, "the payload of $SIGNATURE_FILE"))
     }
@@ -64,7 +68,10 @@ public class VerifyingKey private constructor(private val key: PublicKey, privat
         if (hint == null || hint == JsonNull || hint == JsonString("")) return
         need(hint is JsonString) { "its hint is not a text" }
         if (hint != JsonString(this.hint)) {
-            throw Refusal(RefusalKind.SIGNATURE_WRONG_KEY, "$SIGNATURE_FILE was made with another key than the one given")
+            throw Refusal(
+                RefusalKind.SIGNATURE_WRONG_KEY,
+                "$SIGNATURE_FILE was made with another key than the one given",
+            )
         }
     }
 
@@ -91,7 +98,7 @@ private fun statementDigests(statement: JsonValue): Map<String, String> {
     val predicate = statement.field("predicate")
     checkSerialization(predicate.field("serialization"))
     val digests = LinkedHashMap<String, String>()
-    var joined = ByteArray(0)
+    val joined = ByteArrayOutputStream()
     val resources = (predicate.field("resources") as? JsonArray)?.items ?: invalid("it lists no resources")
     for (resource in resources) {
         val name = resource.string("name") ?: invalid("a resource has no name")
@@ -100,10 +107,10 @@ private fun statementDigests(statement: JsonValue): Map<String, String> {
         need(resource.string("algorithm") == "sha256" && bytes?.size == 32) { "the digest of '$name' is not SHA-256" }
         need(isSafePath(name)) { "it signs the path '$name', which may not stand in a bundle" }
         need(digests.put(name, digest) == null) { "it signs '$name' twice" }
-        joined += bytes ?: ByteArray(0)
+        bytes?.let { joined.write(it, 0, it.size) }
     }
     val root = subjects?.single().field("digest").string("sha256")
-    need(root == sha256(joined)) { "the digest of its subject is not that of its resources" }
+    need(root == sha256(joined.toByteArray())) { "the digest of its subject is not that of its resources" }
     return digests
 }
 

@@ -53,8 +53,8 @@ private fun preprocess(job: JsonObject): String {
 
 private fun accept(job: JsonObject): String {
     val source = Path.of(job["bundle"].text())
-    val command = job.fields["runtime"]
-    val runtime = if (command == null) null else runtime(job, Manifest.parse(Files.readAllBytes(source.resolve("manifest.json"))))
+    val manifest = source.resolve(MANIFEST_FILE)
+    val runtime = if ("runtime" in job.fields) runtime(job, Manifest.parse(Files.readAllBytes(manifest))) else null
     return report(store(job).accept(source, runtime).report)
 }
 
@@ -79,7 +79,9 @@ private fun report(report: GoldenReport): String {
 
 private fun quoted(text: String): String = buildString {
     append('"')
-    for (char in text) if (char == '"' || char == '\\' || char < ' ') append("\\u%04x".format(char.code)) else append(char)
+    for (char in text) {
+        if (char == '"' || char == '\\' || char < ' ') append("\\u%04x".format(char.code)) else append(char)
+    }
     append('"')
 }
 
