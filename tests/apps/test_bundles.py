@@ -174,6 +174,19 @@ def test_changed_bundles_are_refused_by_all_three_alike(
     assert None not in found.values()
 
 
+def test_a_changed_byte_in_any_file_is_refused(core: Any, real_bundle: Any, tmp_path: Path) -> None:
+    names = [p.relative_to(real_bundle.path).as_posix() for p in real_bundle.path.rglob("*") if p.is_file()]
+    jobs = []
+    for number, name in enumerate(names):
+        path = real_bundle.copy(tmp_path / str(number))
+        flip(path / name, (path / name).stat().st_size // 2)
+        jobs.append({"do": "verify", "bundle": str(path), "key": str(real_bundle.public)})
+    found = {name: answer.get("kind") for name, answer in zip(names, core.run(jobs), strict=True)}
+    assert str(found.pop(SIGNATURE)).startswith("signature-")
+    assert found == dict.fromkeys(found, "file-changed")
+    assert found.keys() > {entry["path"] for entry in real_bundle.manifest["files"]}
+
+
 def replaced_file(name: str, data: Callable[[bytes], bytes]) -> Change:
     """Another file under its name, listed and signed as if it were right."""
 
