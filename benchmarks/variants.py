@@ -22,6 +22,8 @@ TARGETS = ("openvino", "executorch")
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "not equalized": {"equalize": False},
+    "no channel scales": {"channel_scales": "none"},
+    "channel scales everywhere": {"channel_scales": "everywhere"},
     "minmax": {"observer": "minmax"},
     "percentile 99.99": {"observer": "percentile"},
     "percentile 99.9": {"observer": "percentile", "percentile": 99.9},

@@ -40,6 +40,8 @@ def test_the_wheel_carries_its_data_and_types(wheel: Path) -> None:
     assert "cspedge/py.typed" in names
     assert "cspedge/_data/targets/coreml/target.toml" in names
     assert "cspedge/_data/calib/default.toml" in names
+    assert "cspedge/_data/bundle.schema.json" in names
+    assert "cspedge/bundle/apps/loader.py" in names
     assert "cspedge/report/templates/report.html.j2" in names
     assert "cspedge/_builtin/lcnet_050.digits/model.safetensors" in names
     assert not [n for n in names if n.startswith(("tests/", "docs/"))]

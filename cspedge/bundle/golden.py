@@ -27,7 +27,18 @@ CANDIDATES = 64
 LARGE, CROP = 1 << 20, 1024  # pixels of an image, and the side of what is kept of a larger one
 # What Pillow tells of an image that says nothing about its maker, its place or its colours.
 _HARMLESS = frozenset(
-    "jfif jfif_version jfif_unit jfif_density dpi progressive progression adobe adobe_transform interlace".split()
+    [
+        "jfif",
+        "jfif_version",
+        "jfif_unit",
+        "jfif_density",
+        "dpi",
+        "progressive",
+        "progression",
+        "adobe",
+        "adobe_transform",
+        "interlace",
+    ]
 )
 
 

@@ -18,6 +18,8 @@ import torch
 from cspedge.errors import InputError
 from cspedge.quantize.graph import as_tuple
 from cspedge.quantize.partial import elements, multiply_accumulates
+from cspedge.quantize.placement import chosen_tensors, int8_needs
+from cspedge.quantize.scaling import fitted
 from cspedge.quantize.simulate import Learned, simulation
 
 if TYPE_CHECKING:
@@ -57,12 +59,14 @@ def learn(
     if options.max_gmacs:
         steps = max(1, min(steps, int(options.max_gmacs * 1e9 / (macs * options.batch_size))))
     part = max(1, LIVE // sum(sizes.values()))
+    drop = _Drop(learned, placements, options.drop, seed)
     learned.learning(True)
     try:
         for step, drawn in enumerate(itertools.islice(_batches(images, options, seed), steps)):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             optimizer.zero_grad()
+            drop(step % len(simulations))
             for batch in torch.split(drawn.to(device), part):
                 with torch.no_grad():
                     wanted = as_tuple(graph(batch))
@@ -78,8 +82,38 @@ def learn(
             if progress is not None:
                 progress(step + 1, steps)
     finally:
+        learned.skip()
         learned.to("cpu")
         learned.learning(False)
+
+
+class _Drop:
+    """Leaves some tensors in float at each step, with the layers that go with them, as the accuracy loop will.
+
+    Numbers that were learned with everything in int8 make up for one another's errors, so that taking one away does
+    harm; QDrop (Wei et al. 2022, arXiv:2203.05740) drops single values for a flatter loss.
+    """
+
+    def __init__(self, learned: Learned, placements: Sequence[Placement], share: float, seed: int) -> None:
+        self.learned = learned
+        self.share = share
+        self.generator = np.random.Generator(np.random.PCG64(seed + 1))
+        self.tensors: list[list[str]] = []
+        self.needs: list[dict[str, frozenset[str]]] = []
+        for placement in placements:
+            graph = fitted(learned.model, placement).graph
+            chosen = chosen_tensors(graph, placement) & set(learned.model.encodings.activations)
+            self.tensors.append(sorted(chosen))
+            self.needs.append(int8_needs(graph, placement))
+
+    def __call__(self, index: int) -> None:
+        if not self.share:
+            return
+        groups = self.learned.groups
+        names = sorted({groups[name] for name in self.tensors[index]})
+        gone = {name for name in names if self.generator.random() < self.share}
+        layers = [layer for layer, needs in self.needs[index].items() if {groups.get(n, n) for n in needs} & gone]
+        self.learned.skip(gone, layers)
 
 
 def relative_error(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -38,6 +38,8 @@ class LearnOptions:
     weights: in steps of the integer grid (a weight moves to the next integer after half a step); scales: of their
     logarithm; zeros: in codes; biases: in steps of the layer's output. flip: half the batches are mirrored; mix: half
     carry a rectangle of their neighbour's image (CutMix, Yun et al. 2019, arXiv:1905.04899; the teacher sees it too).
+    drop: the share of tensors that stay in float at each step, drawn anew, so that the numbers also suit what the
+    accuracy loop leaves of them.
     max_gmacs: how many billions of forward multiply-accumulates to spend on both, 0 for no end; a large network then
     learns for fewer steps. Not seconds: those would give other numbers on another day.
     """
@@ -52,6 +54,7 @@ class LearnOptions:
     biases: float = 0.02
     flip: bool = True
     mix: bool = False
+    drop: float = 0.0
     max_gmacs: float = 0.0
 
     def __post_init__(self) -> None:

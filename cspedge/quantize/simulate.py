@@ -95,8 +95,11 @@ class ActivationQuantizer(nn.Module):
         self.start = float(self.log_scale.detach())
         self.zero = nn.Parameter(torch.tensor(float(zero_point)), requires_grad=not fixed)
         self.frozen: tuple[float, int] | None = self.initial
+        self.skipped = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.skipped:
+            return x
         if self.frozen is not None:
             scale, zero_point = self.frozen
             return _Frozen.apply(x, scale, zero_point)  # type: ignore[no-any-return]
@@ -122,6 +125,7 @@ class WeightQuantizer(nn.Module):
         super().__init__()
         shape = (-1, *([1] * (weight.dim() - 1)))
         self.limit = limit
+        self.skipped = False
         self.initial = scales
         self.register_buffer("scales", scales.reshape(shape))
         steps = weight / scales.reshape(shape)
@@ -173,6 +177,13 @@ class Learned(nn.Module):
         for quantizer in self.activations.values():
             quantizer.frozen = None if on and quantizer.log_scale.requires_grad else quantizer.settle()
 
+    def skip(self, groups: Collection[str] = (), layers: Collection[str] = ()) -> None:
+        """Lets groups of activations and layers pass in float, until the next call."""
+        for name, quantizer in self.activations.items():
+            quantizer.skipped = name in groups
+        for name, weight in self.weights.items():
+            weight.skipped = name in layers
+
     def result(self) -> QuantizedModel:
         """The numbers as they stand now, as a quantized model: encodings, integers, biases."""
         activations, weights, integers = {}, {}, {}
@@ -191,14 +202,18 @@ class Learned(nn.Module):
 class _Weight(nn.Module):
     """Puts a layer's quantized weight into the graph of one simulation."""
 
-    def __init__(self, quantizer: WeightQuantizer, rows: torch.Tensor) -> None:
+    def __init__(self, quantizer: WeightQuantizer, rows: torch.Tensor, own: torch.Tensor) -> None:
         super().__init__()
         self.quantizer = quantizer
+        self.own: torch.Tensor
+        self.register_buffer("own", own)
         self.rows: torch.Tensor
         self.register_buffer("rows", rows.reshape(-1, *([1] * (quantizer.steps.dim() - 1))))
         self.plain = bool((rows == 1.0).all())
 
     def forward(self) -> torch.Tensor:
+        if self.quantizer.skipped:
+            return self.own
         found: torch.Tensor = self.quantizer()
         return found if self.plain else found * self.rows
 
@@ -207,9 +222,16 @@ class _Bias(nn.Module):
     """A layer's bias, rounded to multiples of input scale x weight scale, gradients passing straight."""
 
     def __init__(
-        self, bias: nn.Parameter, weight: WeightQuantizer, source: ActivationQuantizer, rows: torch.Tensor
+        self,
+        bias: nn.Parameter,
+        weight: WeightQuantizer,
+        source: ActivationQuantizer,
+        rows: torch.Tensor,
+        own: torch.Tensor | None,
     ) -> None:
         super().__init__()
+        self.own: torch.Tensor
+        self.register_buffer("own", torch.zeros(len(bias)) if own is None else own)
         self.rows: torch.Tensor
         self.register_buffer("rows", rows)
         self.bias = bias
@@ -217,6 +239,8 @@ class _Bias(nn.Module):
         self.source = source
 
     def forward(self) -> torch.Tensor:
+        if self.weight.skipped:
+            return self.own
         if self.source.frozen is None:
             return self.bias
         scales: torch.Tensor = self.weight.scales.flatten()  # type: ignore[operator]
@@ -250,10 +274,12 @@ def simulation(learned: Learned, placement: Placement, keep: Collection[str] = (
             rows = torch.tensor(model.encodings.weights[name].scales, dtype=torch.float32) / weight.initial
             source = learned.activations[learned.groups[arg(node, 0).args[0].meta[NAME]]]
             has_bias = arg(node, 2) is not None or name in model.biases
+            own, own_bias = tensor_of(graph, arg(node, 1)), tensor_of(graph, arg(node, 2))
+            assert own is not None
             node.args = (*node.args, *[None] * (3 - len(node.args)))
-            node.update_arg(1, call(_Weight(weight, rows), node, None))
+            node.update_arg(1, call(_Weight(weight, rows, own), node, None))
             if has_bias:
-                node.update_arg(2, call(_Bias(learned.biases[name], weight, source, rows), node, None))
+                node.update_arg(2, call(_Bias(learned.biases[name], weight, source, rows, own_bias), node, None))
         if isinstance(name, str) and name in names:
             quantized = call(learned.activations[learned.groups[name]], None, node, node)
             quantized.meta = {"val": node.meta.get("val")}
