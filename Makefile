@@ -64,4 +64,4 @@ types: setup
 	$(BIN)/mypy --strict cspedge
 
 clean:
-	rm -rf .cspedge cspedge-out build dist
+	rm -rf .cspedge cspedge-out build dist apps/ios/.build
