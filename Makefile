@@ -8,8 +8,10 @@ STAMP := $(VENV)/.installed
 # NNCF, which benchmarks/peers.py does.
 MMPRETRAIN := .venv-mmpretrain
 PEERS := .venv-peers
+# the Kotlin compiler; it comes from PyPI too
+KOTLIN := .venv-kotlin
 
-.PHONY: run test lint types setup mmpretrain peers clean
+.PHONY: run test lint types setup mmpretrain peers kotlin clean
 
 setup: $(STAMP)
 
@@ -30,6 +32,9 @@ peers: $(PEERS)/.installed
 		assert "$(PEERS)" not in numpy.__file__'
 $(PEERS)/.installed: benchmarks/peers-requirements.txt
 
+kotlin: $(KOTLIN)/.installed
+$(KOTLIN)/.installed: apps/android/kotlin-requirements.txt
+
 # The .pth file comes last: what pip installs must not find, and so never touches, what is shared.
 .venv-%/.installed: | $(STAMP)
 	rm -rf $(@D)
@@ -47,7 +52,7 @@ run: setup
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 ALONE := tests/test_pipeline.py tests/test_package.py
 
-test: setup mmpretrain
+test: setup mmpretrain kotlin
 	$(PYTEST) -n 2 --dist loadfile --max-worker-restart=0 $(ALONE:%=--ignore=%)
 	$(PYTEST) $(ALONE)
 
@@ -59,4 +64,4 @@ types: setup
 	$(BIN)/mypy --strict cspedge
 
 clean:
-	rm -rf .cspedge cspedge-out build dist
+	rm -rf .cspedge cspedge-out build dist apps/ios/.build

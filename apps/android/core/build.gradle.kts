@@ -1,0 +1,19 @@
+// Pure Kotlin on the JVM's own library, for Android 8 (API 26) and later: java.nio.file and java.util.Base64.
+plugins {
+    kotlin("jvm") version "2.3.10"
+}
+
+kotlin {
+    explicitApi()
+    jvmToolchain(17)
+    compilerOptions {
+        allWarningsAsErrors = true
+    }
+}
+
+// The check program of src/test, which Python's tests run: ./gradlew :core:check-jobs -Pjobs=jobs.json
+tasks.register<JavaExec>("check-jobs") {
+    classpath = sourceSets["test"].runtimeClasspath
+    mainClass = "cspedge.core.CheckKt"
+    args(providers.gradleProperty("jobs").orElse("jobs.json").get())
+}

@@ -1,0 +1,35 @@
+"""Both cores, compiled once, and a real bundle that they must take."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+def _load(name: str) -> ModuleType:
+    """A module of this folder: pytest's importlib mode puts no test folder on the path."""
+    full = f"apps_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[full] = module
+        spec.loader.exec_module(module)
+    return sys.modules[full]
+
+
+@pytest.fixture(scope="session", params=["kotlin", "swift"])
+def core(request: pytest.FixtureRequest) -> Any:
+    return getattr(_load("toolchains"), request.param)()
+
+
+@pytest.fixture(scope="session")
+def real_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A signed bundle of the built-in model for ONNX Runtime, with its keys."""
+    return _load("make_bundle").make(tmp_path_factory.mktemp("bundle"))
