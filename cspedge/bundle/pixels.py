@@ -125,8 +125,13 @@ def _sinc(x: float) -> float:
 
 
 def _hamming(x: float) -> float:
+    import numpy as np
+
     x = abs(x)
-    return 0.0 if x >= 1.0 else _sinc(x) * (0.54 + 0.46 * math.cos(x * math.pi))
+    if x >= 1.0:
+        return 0.0
+    a, b = float(np.float32(0.54)), float(np.float32(0.46))  # Pillow's constants are C floats
+    return _sinc(x) * (a + b * math.cos(x * math.pi))
 
 
 def _bicubic(x: float) -> float:
