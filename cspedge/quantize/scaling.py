@@ -6,7 +6,7 @@ serve channels whose ranges differ by 2 to 10 (lcnet_050). A multiplication by o
 weights. All factors are powers of two, which fp32 and fp16 multiply without rounding.
 
 What that costs depends on the runtime. OpenVINO runs the multiplication inside the convolution (lcnet_050: 5 % more
-time); XNNPACK and ONNX Runtime turn an int8 table into float arithmetic (28 and 26 %). Where only depthwise layers
+time); XNNPACK and ONNX Runtime turn an int8 table into float arithmetic (29 and 27 %). Where only depthwise layers
 read the tensor, the factor is a factor of their weights' scales and leaves the integers as they are: such a
 multiplication is optional, and `fitted` takes it out of the graph for targets that would pay for it. All targets still
 share one set of integer weights.
@@ -40,8 +40,8 @@ class ChannelScales(StrEnum):
     """Where a recipe wants them.
 
     none: nowhere; where-cheap: before depthwise layers, on the targets whose placement says that they cost nothing
-    (`Placement.channel_scales`), and on all targets behind activations that several operators read (a squeeze-excite;
-    XNNPACK has no int8 table there) and those of vectors; everywhere: behind every such activation, on every target.
+    (`Placement.channel_scales`), and on all targets behind activations that several operators read (a squeeze-excite)
+    and those of vectors, few and small in most networks; everywhere: behind every such activation, on every target.
     """
 
     NONE = "none"

@@ -120,7 +120,7 @@ def test_audit_finds_every_convolution_in_int8_and_hardswish_in_float(int8: Plac
     audit = BACKEND.audit(int8_file, int8)
     assert audit.int8_mac_share == 1.0
     assert 0.4 < audit.int8_op_share < 0.7
-    assert "blocks.5.0.bn1.act:hardswish" in audit.fp32_islands
+    assert "blocks.5.0.bn2.act:hardswish" in audit.fp32_islands
     assert not any("conv2d" in name or "linear" in name for name in audit.fp32_islands)
     assert audit.encodings_match is None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.backends.executorch.program import Graph, Node, OutsideOp, read_program
+from cspedge.errors import TargetError
 from cspedge.quantize.graph import tensor_of
 from cspedge.quantize.ops import module_path, op_name
 from cspedge.types import Audit
@@ -51,6 +52,13 @@ def audit(path: Path, model: PlacedModel) -> Audit:
     Whether XNNPACK makes its int8 tables is decided by the graph's structure alone, so that counts as int8. Operators
     that stay outside every delegate run in float and are named. Raises TargetError for a damaged file.
     """
+    try:
+        return _audit(path, model)
+    except (KeyError, IndexError, StopIteration) as error:
+        raise TargetError(f"{path.name!r} is damaged: its XNNPACK graph names values that it does not hold") from error
+
+
+def _audit(path: Path, model: PlacedModel) -> Audit:
     program = read_program(path)
     int8_ops = all_ops = tables = 0
     int8_macs = all_macs = 0
