@@ -24,9 +24,14 @@ def _load(name: str) -> ModuleType:
     return sys.modules[full]
 
 
+@pytest.fixture(scope="session")
+def toolchains() -> Any:
+    return _load("toolchains")
+
+
 @pytest.fixture(scope="session", params=["kotlin", "swift"])
-def core(request: pytest.FixtureRequest) -> Any:
-    return getattr(_load("toolchains"), request.param)()
+def core(request: pytest.FixtureRequest, toolchains: Any) -> Any:
+    return getattr(toolchains, request.param)()
 
 
 @pytest.fixture(scope="session")
