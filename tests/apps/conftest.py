@@ -29,6 +29,11 @@ def toolchains() -> Any:
     return _load("toolchains")
 
 
+@pytest.fixture(scope="session")
+def kotlin_syntax() -> Any:
+    return _load("kotlin_syntax")
+
+
 @pytest.fixture(scope="session", params=["kotlin", "swift"])
 def core(request: pytest.FixtureRequest, toolchains: Any) -> Any:
     return getattr(toolchains, request.param)()

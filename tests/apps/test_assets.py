@@ -83,9 +83,7 @@ def test_damage_is_repaired_at_the_next_start(core: Any, real_bundle: Any, start
     ],
     ids=["changed", "extra", "missing", "unsigned", "unsafe", "twins"],
 )
-def test_assets_are_trusted_no_more_than_a_download(
-    core: Any, start: dict[str, Any], change: Any, kind: str
-) -> None:
+def test_assets_are_trusted_no_more_than_a_download(core: Any, start: dict[str, Any], change: Any, kind: str) -> None:
     change(Path(start["assets"]) / "cspedge" / "bundle")
     answer, seen = core.run([start, look(start)])
     assert answer["kind"] == kind

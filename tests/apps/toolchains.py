@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 IOS, ANDROID = ROOT / "apps" / "ios", ROOT / "apps" / "android"
+API = Path(__file__).with_name("android_api")
 BUILD = ROOT / "build" / "apps"
 JARS = ROOT / ".venv-kotlin" / "lib"
 
@@ -66,13 +67,13 @@ def kotlin_folders(module: str, *parts: str) -> list[Path]:
 
 def kotlin_command(main: str, *classes: Path) -> tuple[str, ...]:
     """The JVM that runs a program of these classes with `core`'s resources; arguments follow."""
-    places = [*classes, ANDROID / "core" / "src" / "main" / "resources", _kotlin_jars()[1]]
+    places = [*classes, ANDROID / "core" / "src" / "main" / "resources", kotlin_jars()[1]]
     return ("java", "-XX:+UseSerialGC", "-cp", os.pathsep.join(map(str, places)), main)
 
 
 def kotlin_classes(name: str, folders: Sequence[Path], *uses: Path) -> Path:
-    """Compiles folders of Kotlin sources against other classes, once; warnings are errors. The folder of the classes."""
-    compiler, library = _kotlin_jars()
+    """Compiles Kotlin sources (folders, files) against other classes, once; warnings are errors. Where they lie."""
+    compiler, library = kotlin_jars()
     sources = [path for folder in folders for path in ([folder] if folder.is_file() else sorted(folder.rglob("*.kt")))]
     used = hashlib.sha256(" ".join(place.name for place in uses).encode()).hexdigest()[:16]
     classes = BUILD / f"kotlin-{name}-{_digest([*sources, ANDROID / 'kotlin-requirements.txt'])}-{used}"
@@ -88,7 +89,14 @@ def kotlin_classes(name: str, folders: Sequence[Path], *uses: Path) -> Path:
     return classes
 
 
-def _kotlin_jars() -> tuple[Path, Path]:
+def android_classes() -> tuple[Path, ...]:
+    """`models` and the app with its models inside, and `core`; Android's API is that of android_api's declarations."""
+    core = kotlin_classes("core", kotlin_folders("core"))
+    sources = [API, *kotlin_folders("models", "main"), *kotlin_folders("app", "main", "apk")]
+    return kotlin_classes("android", sources, core), core
+
+
+def kotlin_jars() -> tuple[Path, Path]:
     """The compiler and its standard library; skips where they or a JDK are missing."""
     if shutil.which("java") is None:
         pytest.skip("Kotlin's core needs a JDK (apt-get install openjdk-17-jdk-headless)")

@@ -5,4 +5,4 @@ import cspedge.core.BundleSource
 import cspedge.models.assetSource
 
 /** The models came with the app. */
-internal fun bundleSource(context: Context, report: (String) -> Unit): BundleSource = assetSource(context)
+fun bundleSource(context: Context, report: (String) -> Unit): BundleSource = assetSource(context)

@@ -21,7 +21,7 @@ private const val PACK = "pack"
  * The models in the AI pack, which Google Play delivers now if it has not yet; waits for it. IOException where Play
  * does not. What comes is a bundle like any other: it is checked before it is used.
  */
-internal fun bundleSource(context: Context, report: (String) -> Unit): BundleSource {
+fun bundleSource(context: Context, report: (String) -> Unit): BundleSource {
     val manager = AiPackManagerFactory.getInstance(context)
     val place = packPlace(manager) ?: fetchPack(manager, report)
     return FolderSource(place.resolve(BUNDLE_ASSETS))

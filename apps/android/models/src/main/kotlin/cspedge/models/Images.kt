@@ -9,6 +9,8 @@ import android.media.ExifInterface
 import android.net.Uri
 import android.os.Build
 import androidx.annotation.RequiresApi
+import cspedge.core.Answer
+import cspedge.core.Classifier
 import cspedge.core.Orientation
 import cspedge.core.Preprocess
 import cspedge.core.Refusal
@@ -16,6 +18,10 @@ import cspedge.core.RefusalKind
 import cspedge.core.RgbImage
 import java.io.IOException
 import java.nio.ByteBuffer
+
+/** The answer about a picture by its address. Not for the main thread; raises what `readImage` and `classify` raise. */
+public fun Classifier.classify(resolver: ContentResolver, uri: Uri): Answer =
+    classify(readImage(resolver, uri, bundle.manifest.preprocess))
 
 /**
  * A picture by its address, as `decodeImage`. Refusal image-invalid also where it cannot be read; SecurityException

@@ -37,8 +37,8 @@ public fun openBundle(context: Context, name: String, source: BundleSource = ass
     bundleStore(context, name).provide(source, modelRuntime())
 
 /** `openBundle` with its first artifact that runs here. Not for the main thread. */
-public fun openClassifier(context: Context, name: String): Classifier =
-    openBundle(context, name).let { Classifier.open(it, modelRuntime()) }
+public fun openClassifier(context: Context, name: String, source: BundleSource = assetSource(context)): Classifier =
+    Classifier.open(openBundle(context, name, source), modelRuntime())
 
 /** What runs here: ExecuTorch, then ONNX Runtime. */
 public fun modelRuntime(): ModelRuntime = Runtimes(listOf(ExecuTorchRuntime(), OnnxRuntime()))
