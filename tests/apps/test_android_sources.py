@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ANDROID = ROOT / "apps" / "android"
 KOTLIN = [p for p in ANDROID.rglob("*.kt*") if p.suffix in {".kt", ".kts"} and "build" not in p.parts]
 SCRIPTS = [p for p in KOTLIN if p.suffix == ".kts"]
+RUNTIME = ANDROID / "models" / "src" / "main" / "kotlin" / "cspedge" / "models" / "ExecuTorchRuntime.kt"
 NAMESPACE = "{http://schemas.android.com/apk/res/android}"
 TOOLS = "{http://schemas.android.com/tools}"
 
@@ -38,9 +39,8 @@ def test_every_source_and_script_parses_and_asserts_nothing_away(path: Path, kot
     ],
 )
 def test_the_grammar_notices_a_broken_source(kotlin_syntax: Any, tmp_path: Path, change: Any, problem: str) -> None:
-    source = ANDROID / "models" / "src" / "main" / "kotlin" / "cspedge" / "models" / "ExecuTorchRuntime.kt"
     broken = tmp_path / "Broken.kt"
-    broken.write_text(change(source.read_text()))
+    broken.write_text(change(RUNTIME.read_text()))
     assert any(problem in found for found in kotlin_syntax.problems(broken))
 
 
@@ -49,12 +49,14 @@ def test_the_app_s_types_hold_with_either_delivery(toolchains: Any) -> None:
     toolchains.kotlin_classes("pack", toolchains.kotlin_folders("app", "pack"), *toolchains.android_classes())
 
 
-def test_the_type_check_notices_a_wrong_call(toolchains: Any, tmp_path: Path) -> None:
-    source = ANDROID / "models" / "src" / "main" / "kotlin" / "cspedge" / "models" / "ExecuTorchRuntime.kt"
+def test_the_type_check_notices_a_wrong_call_and_what_android_8_lacks(toolchains: Any, tmp_path: Path) -> None:
+    text = RUNTIME.read_text().replace("module.loadMethod(METHOD)", "module.loadMethod(1)")
     broken = tmp_path / "Broken.kt"
-    broken.write_text(source.read_text().replace("module.loadMethod(METHOD)", "module.loadMethod(1)"))
-    with pytest.raises(AssertionError, match="argument type mismatch"):
+    broken.write_text(f"{text}\nprivate val later = Path.of(METHOD)\n")
+    with pytest.raises(AssertionError) as failed:
         toolchains.kotlin_classes("broken", [broken], *toolchains.android_classes())
+    assert "argument type mismatch" in str(failed.value)
+    assert "unresolved reference 'of'" in str(failed.value)
 
 
 def test_the_app_asks_for_the_camera_and_nothing_else() -> None:

@@ -76,13 +76,16 @@ def kotlin_classes(name: str, folders: Sequence[Path], *uses: Path) -> Path:
     compiler, library = kotlin_jars()
     sources = [path for folder in folders for path in ([folder] if folder.is_file() else sorted(folder.rglob("*.kt")))]
     used = hashlib.sha256(" ".join(place.name for place in uses).encode()).hexdigest()[:16]
-    classes = BUILD / f"kotlin-{name}-{_digest([*sources, ANDROID / 'kotlin-requirements.txt'])}-{used}"
+    digest = _digest([*sources, ANDROID / "kotlin-requirements.txt", Path(__file__)])
+    classes = BUILD / f"kotlin-{name}-{digest}-{used}"
     with _locked("kotlin"):
         if not classes.exists():
             draft = classes.with_suffix(".draft")
             shutil.rmtree(draft, ignore_errors=True)
             java = ["java", "-XX:+UseSerialGC", "-cp", str(compiler), "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
-            options = ["-no-stdlib", "-no-reflect", "-Werror", "-jvm-target", "17", "-d", str(draft)]
+            # Java 8's library: that of Android 8 holds no more of it
+            platform = ["-Xjdk-release=8", "-jvm-target", "1.8"]
+            options = ["-no-stdlib", "-no-reflect", "-Werror", *platform, "-d", str(draft)]
             path = os.pathsep.join(map(str, (library, *uses)))
             _build([*java, *options, "-cp", path, *map(str, folders)], ANDROID)
             draft.rename(classes)
@@ -92,7 +95,7 @@ def kotlin_classes(name: str, folders: Sequence[Path], *uses: Path) -> Path:
 def android_classes() -> tuple[Path, ...]:
     """`models` and the app with its models inside, and `core`; Android's API is that of android_api's declarations."""
     core = kotlin_classes("core", kotlin_folders("core"))
-    sources = [API, *kotlin_folders("models", "main"), *kotlin_folders("app", "main", "apk")]
+    sources = [API, *kotlin_folders("models", "main"), *kotlin_folders("app", "main", "apk", "androidTest")]
     return kotlin_classes("android", sources, core), core
 
 

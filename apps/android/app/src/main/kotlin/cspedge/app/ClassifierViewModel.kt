@@ -1,8 +1,8 @@
 package cspedge.app
 
 import android.app.Application
-import android.graphics.Bitmap
 import android.net.Uri
+import androidx.camera.core.ImageProxy
 import androidx.compose.runtime.getValue
 import androidx.compose.runtime.mutableStateOf
 import androidx.compose.runtime.setValue
@@ -57,8 +57,11 @@ class ClassifierViewModel(application: Application) : AndroidViewModel(applicati
 
     fun classify(uri: Uri) = ask { readImage(getApplication<Application>().contentResolver, uri, it.preprocess()) }
 
-    /** A picture of the camera, to be turned clockwise by `degrees`. */
-    fun classify(bitmap: Bitmap, degrees: Int) = ask { rgbImage(bitmap, Orientation.fromDegrees(degrees)) }
+    /** A picture of the camera, which is closed. */
+    fun classify(picture: ImageProxy) {
+        if (!screen.ready) return picture.close()
+        ask { picture.use { rgbImage(it.toBitmap(), Orientation.fromDegrees(it.imageInfo.rotationDegrees)) } }
+    }
 
     fun runSelfTest() {
         if (!screen.ready) return

@@ -12,7 +12,7 @@ import org.pytorch.executorch.Tensor
 public class ExecuTorchRuntime : ModelRuntime {
     override fun runs(artifact: Artifact): Boolean = artifact.backend == "executorch"
 
-    override fun open(artifact: Artifact, path: Path): Session {
+    override fun open(artifact: Artifact, path: Path): Session = native("ExecuTorch") {
         val module = Module.load(path.toString(), Module.LOAD_MODE_MMAP)
         try {
             module.loadMethod(METHOD)
@@ -20,11 +20,18 @@ public class ExecuTorchRuntime : ModelRuntime {
             module.destroy()
             throw error
         }
-        return ExecuTorchSession(module, longShape(artifact))
+        ExecuTorchSession(module, longShape(artifact))
     }
 }
 
 private const val METHOD = "forward"
+
+/** A library that is not there for this processor is an Error on the JVM; here it is a reason like any other. */
+internal inline fun <T> native(name: String, block: () -> T): T = try {
+    block()
+} catch (error: LinkageError) {
+    throw IllegalStateException("$name has no library for this device's processor", error)
+}
 
 internal fun longShape(artifact: Artifact): LongArray = artifact.inputShape.map { it.toLong() }.toLongArray()
 

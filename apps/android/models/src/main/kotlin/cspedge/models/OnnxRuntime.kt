@@ -13,9 +13,9 @@ import java.nio.file.Path
 public class OnnxRuntime : ModelRuntime {
     override fun runs(artifact: Artifact): Boolean = artifact.backend == "onnxruntime"
 
-    override fun open(artifact: Artifact, path: Path): Session {
+    override fun open(artifact: Artifact, path: Path): Session = native("ONNX Runtime") {
         val environment = OrtEnvironment.getEnvironment()
-        return OrtSession.SessionOptions().use { options ->
+        OrtSession.SessionOptions().use { options ->
             val exact = artifact.runtimeOptions["x64quantprecision"] != "false"
             options.addConfigEntry("session.x64quantprecision", if (exact) "1" else "0")
             OnnxSession(environment, environment.createSession(path.toString(), options), longShape(artifact))

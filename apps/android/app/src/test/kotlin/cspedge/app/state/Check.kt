@@ -1,7 +1,7 @@
 package cspedge.app.state
 
 import java.nio.file.Files
-import java.nio.file.Path
+import java.nio.file.Paths
 
 /**
  * Sends the events of a file, one a line, to the screen and prints what it then shows, one JSON value a line: what
@@ -9,7 +9,7 @@ import java.nio.file.Path
  */
 fun main(arguments: Array<String>) {
     var screen = Screen()
-    for (line in Files.readAllLines(Path.of(arguments.single()))) {
+    for (line in Files.readAllLines(Paths.get(arguments.single()))) {
         screen = reduce(screen, event(line.split(' ')))
         println(describe(screen))
     }
