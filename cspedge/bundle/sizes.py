@@ -28,7 +28,7 @@ class Part:
 
 def parts(manifest: Mapping[str, Any], files: Mapping[str, int], rows: Iterable[Mapping[str, Any]]) -> tuple[Part, ...]:
     """Artifacts first, then the rest by size. files: bytes by path; rows: `artifacts` of report.json."""
-    floats = {row["target"]: row["bytes"] for row in rows if row["precision"] == "fp32" and row["status"] == "ok"}
+    floats = {row["target"]: row for row in rows if row["precision"] != "int8" and row["status"] == "ok"}
     found = [
         Part(
             name=f"{artifact['target']}/{artifact['precision']}",
@@ -50,7 +50,8 @@ def parts(manifest: Mapping[str, Any], files: Mapping[str, int], rows: Iterable[
     return tuple(found)
 
 
-def _buys(artifact: Mapping[str, Any], float_bytes: int | None) -> str:
+def _buys(artifact: Mapping[str, Any], in_float: Mapping[str, Any] | None) -> str:
+    """in_float: the same target's artifact that is not int8, where one was made."""
     evidence = artifact["evidence"]
     accuracy, latency = evidence["accuracy"], evidence["latency"]
     says = [evidence["verdict"]]
@@ -64,7 +65,7 @@ def _buys(artifact: Mapping[str, Any], float_bytes: int | None) -> str:
         says.append(f"top-1 {accuracy['top1']:.2%} ({versus})")
     if latency is not None:
         says.append(f"{latency['p50_ms']:.2f} ms here")
-    if float_bytes is not None and artifact["precision"] != "fp32":
-        saved = (float_bytes - artifact["bytes"]) / 1e6
-        says.append(f"{saved:.2f} MB less than in fp32, {float_bytes / artifact['bytes']:.1f} times smaller")
+    if in_float is not None and artifact["precision"] == "int8":
+        saved, ratio = in_float["bytes"] - artifact["bytes"], in_float["bytes"] / artifact["bytes"]
+        says.append(f"{saved / 1e6:.2f} MB less than in {in_float['precision']}, {ratio:.1f} times smaller")
     return ", ".join(says)

@@ -48,7 +48,7 @@ class BundleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundled:
-    """A bundle that was written. files: bytes by path, manifest and signature among them; sizes: the same by purpose."""
+    """A bundle that was written. files: bytes by path, with manifest and signature; sizes: the same by purpose."""
 
     path: Path
     manifest: Mapping[str, Any]
