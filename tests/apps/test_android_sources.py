@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from cspedge.bundle.apps.sources import app_sources
+
 ROOT = Path(__file__).resolve().parents[2]
 ANDROID = ROOT / "apps" / "android"
 KOTLIN = [p for p in ANDROID.rglob("*.kt*") if p.suffix in {".kt", ".kts"} and "build" not in p.parts]
@@ -140,3 +142,16 @@ def test_every_module_is_for_android_8_and_later() -> None:
         for name, value in re.findall(r"^\s*(minSdk|targetSdk|compileSdk) = (\d+)$", path.read_text(), re.MULTILINE):
             found.setdefault(name, set()).add(int(value))
     assert found == {"minSdk": {26}, "targetSdk": {36}, "compileSdk": {36}}
+
+
+def test_the_wheel_carries_every_source() -> None:
+    """pyproject.toml names them one by one, so that nothing that a build left comes along."""
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    carried = set()
+    for source, place in tables["wheel"]["force-include"].items():
+        if source.startswith("apps/android/"):
+            assert place == f"cspedge/_data/{source}"
+            path = ROOT / source
+            found = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+            carried |= {p.relative_to(ANDROID).as_posix() for p in found}
+    assert carried == app_sources("android").keys() - {"kotlin-requirements.txt"}
