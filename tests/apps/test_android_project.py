@@ -17,8 +17,9 @@ from cspedge.bundle.apps import Project, android
 from cspedge.bundle.manifest import NAME
 from cspedge.bundle.verify import verify
 from cspedge.bundle.write import Bundled, BundleOptions, bundle
+from cspedge.cli.app import app, call
 from cspedge.errors import UsageError
-from cspedge.options import RunOptions, Silent
+from cspedge.options import Silent
 
 INSIDE = "models/src/main/assets/cspedge/bundle"
 PACKED = "pack/src/main/assets/cspedge/bundle"
@@ -169,8 +170,21 @@ def test_names_that_android_s_packaging_drops_are_refused(path: str) -> None:
         android.check_assets(["manifest.json", path])
 
 
-def test_targets_of_other_systems_are_refused(tmp_path: Path) -> None:
-    private, _ = signature.make_keys(tmp_path)
-    options = BundleOptions(app="android", key=private, latency=False)
-    with pytest.raises(UsageError, match="--app android cannot load target 'coreml'; it loads executorch, onnxruntime"):
-        bundle(RunOptions(targets=("coreml",)), options, Silent())
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "--app android takes signed bundles alone"),
+        (["--sign", "KEY", "--target", "coreml"], "cannot load target 'coreml'; it loads executorch, onnxruntime"),
+        (["--sign", "KEY", "--delivery", "post"], "unknown delivery 'post' for --app android; known: play-ai-pack"),
+    ],
+    ids=["unsigned", "target", "delivery"],
+)
+def test_what_cannot_be_is_said_before_anything_runs(
+    args: list[str], message: str, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    private, _ = signature.make_keys(tmp_path / "keys")
+    monkeypatch.chdir(tmp_path)
+    asked = [str(private) if word == "KEY" else word for word in args]
+    assert call(app, ["bundle", "--app", "android", *asked]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert [p.name for p in tmp_path.iterdir()] == ["keys"]

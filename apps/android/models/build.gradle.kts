@@ -24,6 +24,7 @@ kotlin {
 
 dependencies {
     api(project(":core"))
+    implementation(libs.androidx.annotation)
     implementation(libs.executorch.android)
     implementation(libs.onnxruntime.android)
 }

@@ -76,7 +76,7 @@ def project(project: Project) -> Path | None:
     manifest = json.loads((project.bundle / NAME).read_text(encoding="utf-8"))
     check_assets(entry["path"] for entry in manifest["files"])
     packed = project.delivery == PACK
-    # Kotlin's compiler from PyPI is for cspedge's own tests; the next two are one user's; of the deliveries one is there.
+    # Kotlin's compiler from PyPI is for cspedge's own tests, the next two are one user's; one delivery is there.
     other = ("app/src/apk/",) if packed else ("app/src/pack/", "pack/")
     left_out = ("kotlin-requirements.txt", "local.properties", ".idea/", *other)
     found = {path: data for path, data in app_sources("android").items() if not path.startswith(left_out)}
