@@ -4,7 +4,7 @@
     dpkg --add-architecture arm64 && apt-get update && apt-get install libssl-dev:arm64      # for Arm
     python benchmarks/other_cpus.py BUNDLE ../shared/data/caltech101/val --work DIR [--count 400]
 
-BUNDLE is what `cspedge bundle` made, for ExecuTorch or OpenVINO. For x86 processors the runtimes are this environment's;
+BUNDLE is what `cspedge bundle` made for ExecuTorch or OpenVINO. For x86 processors the runtimes are this environment's;
 for Arm their aarch64 wheels of the same versions, which pip downloads. Emulation runs the very kernels that the runtime
 picks for that processor, instruction by instruction, so it says what they compute and nothing of their speed.
 """
