@@ -1,7 +1,7 @@
 """Whether an artifact's answers, measured here, hold on other processors: the C++ example under QEMU's user emulation.
 
     apt-get install qemu-user g++-aarch64-linux-gnu nlohmann-json3-dev libssl-dev
-    dpkg --add-architecture arm64 && apt-get update && apt-get install libssl-dev:arm64      # for Arm
+    dpkg --add-architecture arm64 && apt-get update && apt-get install libssl-dev:arm64 libstdc++6:arm64
     python benchmarks/other_cpus.py BUNDLE ../shared/data/caltech101/val --work DIR [--count 400]
 
 BUNDLE is what `cspedge bundle` made for ExecuTorch or OpenVINO. For x86 processors the runtimes are this environment's;
@@ -92,9 +92,9 @@ def _build(machine: str, work: Path) -> Path:
         site, options = Path(str(importlib.metadata.distribution("executorch").locate_file(""))), []
     else:
         site = _arm_site(work)
-        library = Path("/usr/lib/aarch64-linux-gnu/libcrypto.so")
+        library = Path("/usr/lib/aarch64-linux-gnu/libcrypto.a")
         if not library.exists():
-            sys.exit("OpenSSL for Arm is missing: dpkg --add-architecture arm64 && apt-get install libssl-dev:arm64")
+            sys.exit(f"{library} is missing; the first lines of this file say what to install for Arm")
         options = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
         options += ["-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++", f"-DOPENSSL_CRYPTO_LIBRARY={library}"]
         options += ["-DOPENSSL_INCLUDE_DIR=/usr/include", "-DCMAKE_CXX_FLAGS=-idirafter/usr/include/aarch64-linux-gnu"]
@@ -122,10 +122,7 @@ def _arm_site(work: Path) -> Path:
 
 
 def _emulator(cpu: str) -> list[str]:
-    if CPUS[cpu] == "x86_64":
-        return ["qemu-x86_64", "-cpu", cpu]
-    libraries = "LD_LIBRARY_PATH=/usr/lib/aarch64-linux-gnu"
-    return ["qemu-aarch64", "-cpu", cpu, "-L", "/usr/aarch64-linux-gnu", "-E", libraries]
+    return [f"qemu-{CPUS[cpu]}", "-cpu", cpu]
 
 
 def _outputs(command: list[str], told: list[str], out: Path, count: int) -> Any:
