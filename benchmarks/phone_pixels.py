@@ -45,7 +45,10 @@ def skia_nearest(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def bilinear(image: Pixels, height: int, width: int) -> Pixels:
-    """The same 2 x 2 pixels with exact weights: OpenCV's INTER_LINEAR, torch's `interpolate(antialias=False)`."""
+    """The same 2 x 2 pixels with exact weights: torch's `interpolate(antialias=False)`.
+
+    It is within one step of what Skia draws with the blend mode `src`, as Android's ImageDecoder and AndroidX do.
+    """
     return _rounded(_through(image.astype(np.float64), height, width, _triangle, 1, stretch=False))
 
 
