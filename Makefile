@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Environments of their own that share the rest of $(VENV): mmpretrain's real modules, which the tests compare with, and
-# NNCF, which benchmarks/peers.py does, and Skia, which draws on Android and which the tests compare with too.
+# Environments of their own that share the rest of $(VENV): mmpretrain's real modules and Android's Skia, which the tests
+# compare with, and NNCF, which benchmarks/peers.py does.
 MMPRETRAIN := .venv-mmpretrain
 PEERS := .venv-peers
 SKIA := .venv-skia

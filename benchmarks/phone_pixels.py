@@ -70,15 +70,15 @@ def sample_size(old: tuple[int, int], wanted: tuple[int, int]) -> int:
 
     The largest whose result is no smaller than wanted on either side (SkAndroidCodec::computeSampleSize).
     """
-    size = min(old[0] // wanted[0], old[1] // wanted[1])
-    if size <= 1:
-        return 1
-    while sampled_sides(old, size) != wanted:
-        larger = sampled_sides(old, size + 1)
-        if larger != wanted and (min(np.subtract(sampled_sides(old, size), wanted)) == 0 or not covers(larger, wanted)):
-            break
-        size += 1
-    return size
+    size = max(1, min(old[0] // wanted[0], old[1] // wanted[1]))
+    sides = sampled_sides(old, size)
+    if size == 1 or min(np.subtract(sides, wanted)) == 0:
+        return size
+    while True:
+        smaller = sampled_sides(old, size + 1)  # libjpeg rounds sides up, so there may be one more
+        if smaller == sides or not covers(smaller, wanted):
+            return size
+        size, sides = size + 1, smaller
 
 
 def power_of_two(old: tuple[int, int], wanted: tuple[int, int]) -> int:
