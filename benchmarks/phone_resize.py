@@ -58,9 +58,15 @@ def resizers(rule: dict[str, Any]) -> dict[str, Resize]:
         size = sample_size(photograph.rgb.shape[:2], (height, width))
         return bilinear(sampled(photograph.jpeg, size), height, width)
 
+    def small(photograph: Photograph, height: int, width: int) -> Pixels:
+        return sampled(photograph.jpeg, power_of_two(photograph.rgb.shape[:2], (height, width)))
+
     def small_then_contract(photograph: Photograph, height: int, width: int) -> Pixels:
-        size = power_of_two(photograph.rgb.shape[:2], (height, width))
-        return resize(sampled(photograph.jpeg, size), height, width, rule["interpolation"], rule["first_pass"])
+        pixels = small(photograph, height, width)
+        return resize(pixels, height, width, rule["interpolation"], rule["first_pass"])
+
+    def small_then_bilinear(photograph: Photograph, height: int, width: int) -> Pixels:
+        return skia_bilinear(small(photograph, height, width), height, width)
 
     return {
         "inSampleSize, then the contract's resize": small_then_contract,
@@ -68,6 +74,7 @@ def resizers(rule: dict[str, Any]) -> dict[str, Resize]:
         "vImage, Lanczos 5": of_pixels(functools.partial(lanczos, lobes=LANCZOS_LOBES_HIGH)),
         "Core Image, Lanczos 3 in linear light": of_pixels(functools.partial(lanczos, linear_light=True)),
         "ImageDecoder.setTargetSize": to_target,
+        "inSampleSize, then createScaledBitmap(filter=true)": small_then_bilinear,
         "bilinear without antialiasing": of_pixels(bilinear),
         "createScaledBitmap(filter=true)": of_pixels(skia_bilinear),
         "createScaledBitmap(filter=false)": of_pixels(skia_nearest),

@@ -203,7 +203,7 @@ def test_the_table_of_a_sample(caltech: Path) -> None:
     assert done.stdout.startswith("lcnet_050.caltech101: n = 14; top-1 fp32 ")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:1] == "|"]
     mean = {row[0]: float(row[1]) for row in rows[2:]}
-    assert len(mean) == 9
+    assert len(mean) == 10
     assert 0 < mean["createScaledBitmap(filter=true)"] < mean["createScaledBitmap(filter=false)"]
     assert mean["createScaledBitmap(filter=false)"] < mean["Vision .scaleFill, the contract's filter"]
     assert all(len(row) == 10 and "%" in row[4] for row in rows[2:])
