@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Environments of their own that share the rest of $(VENV): mmpretrain's real modules, which the tests compare with, and
-# NNCF, which benchmarks/peers.py does.
+# Environments of their own that share the rest of $(VENV): mmpretrain's real modules and Android's Skia, which the tests
+# compare with, and NNCF, which benchmarks/peers.py does.
 MMPRETRAIN := .venv-mmpretrain
 PEERS := .venv-peers
+SKIA := .venv-skia
 # the Kotlin compiler; it comes from PyPI too
 KOTLIN := .venv-kotlin
 
-.PHONY: run test lint types setup mmpretrain peers kotlin clean
+.PHONY: run test lint types setup mmpretrain peers skia kotlin clean
 
 setup: $(STAMP)
 
@@ -31,6 +32,9 @@ peers: $(PEERS)/.installed
 	@$(PEERS)/bin/python -c 'import sys; sys.modules["openvino_telemetry"] = None; import cspedge, nncf, numpy; \
 		assert "$(PEERS)" not in numpy.__file__'
 $(PEERS)/.installed: benchmarks/peers-requirements.txt
+
+skia: $(SKIA)/.installed
+$(SKIA)/.installed: benchmarks/skia-requirements.txt
 
 kotlin: $(KOTLIN)/.installed
 $(KOTLIN)/.installed: apps/android/kotlin-requirements.txt
@@ -52,7 +56,7 @@ run: setup
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 ALONE := tests/test_pipeline.py tests/test_package.py
 
-test: setup mmpretrain kotlin
+test: setup mmpretrain skia kotlin
 	$(PYTEST) -n 2 --dist loadfile --max-worker-restart=0 $(ALONE:%=--ignore=%)
 	$(PYTEST) $(ALONE)
 
