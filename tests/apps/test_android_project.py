@@ -108,6 +108,23 @@ def test_other_versions_and_names_reach_the_project(made: dict[str | None, Bundl
     assert 'openClassifier(context, "shop.items")' in (written / "README.md").read_text()
 
 
+@pytest.mark.parametrize("runtime", ["executorch", "onnxruntime"])
+def test_a_runtime_without_an_artifact_is_left_out(
+    made: dict[str | None, Bundled], runtime: str, tmp_path: Path
+) -> None:
+    manifest = json.loads((made[None].path / NAME).read_text())
+    manifest["artifacts"] = [a for a in manifest["artifacts"] if a["backend"] == runtime]
+    folder = tmp_path / "one-1.0.0"
+    folder.mkdir()
+    (folder / NAME).write_text(json.dumps(manifest))
+    written = android.project(Project(bundle=folder, out=tmp_path, public_key=b"a key"))
+    assert written is not None
+    (other,) = {"executorch", "onnxruntime"} - {runtime}
+    folders = {path.name for path in (written / "models" / "src").iterdir()}
+    assert folders == {"main", runtime, f"no-{other}"}
+    assert f"\ncspedge.runtimes={runtime}\n" in (written / "gradle.properties").read_text()
+
+
 def test_the_same_bundle_gives_the_same_project(delivered: tuple[Path, Bundled], tmp_path: Path) -> None:
     project, found = delivered
     delivery = "play-ai-pack" if place(project) == project / PACKED else None

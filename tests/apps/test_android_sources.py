@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ANDROID = ROOT / "apps" / "android"
 KOTLIN = [p for p in ANDROID.rglob("*.kt*") if p.suffix in {".kt", ".kts"} and "build" not in p.parts]
 SCRIPTS = [p for p in KOTLIN if p.suffix == ".kts"]
-RUNTIME = ANDROID / "models" / "src" / "main" / "kotlin" / "cspedge" / "models" / "ExecuTorchRuntime.kt"
+RUNTIME = ANDROID / "models" / "src" / "executorch" / "kotlin" / "cspedge" / "models" / "ExecuTorchRuntime.kt"
 NAMESPACE = "{http://schemas.android.com/apk/res/android}"
 TOOLS = "{http://schemas.android.com/tools}"
 
@@ -49,6 +49,17 @@ def test_the_grammar_notices_a_broken_source(kotlin_syntax: Any, tmp_path: Path,
 def test_the_app_s_types_hold_with_either_delivery(toolchains: Any) -> None:
     """Against this repository's own declarations of the Android API that it uses: our side of every call."""
     toolchains.kotlin_classes("pack", toolchains.kotlin_folders("app", "pack"), *toolchains.android_classes())
+
+
+@pytest.mark.parametrize("runtime", ["executorch", "onnxruntime"])
+def test_the_models_types_hold_with_one_runtime(toolchains: Any, runtime: str) -> None:
+    """Without the other one's sources and, in what they are checked against, its library."""
+    other = "onnxruntime" if runtime == "executorch" else "executorch"
+    core = toolchains.kotlin_classes("core", toolchains.kotlin_folders("core"))
+    library = {"executorch": "org.pytorch.executorch.kt", "onnxruntime": "ai.onnxruntime.kt"}[other]
+    api = sorted(path for path in toolchains.API.glob("*.kt") if path.name != library)
+    sources = [*api, *toolchains.kotlin_folders("models", "main", runtime, f"no-{other}")]
+    toolchains.kotlin_classes(f"only-{runtime}", sources, core)
 
 
 def test_the_type_check_notices_a_wrong_call_and_what_android_8_lacks(toolchains: Any, tmp_path: Path) -> None:

@@ -95,7 +95,11 @@ def kotlin_classes(name: str, folders: Sequence[Path], *uses: Path) -> Path:
 def android_classes() -> tuple[Path, ...]:
     """`models`, the app with its models inside and its tests; then `core`. Android's API is what `API` declares."""
     core = kotlin_classes("core", kotlin_folders("core"))
-    sources = [API, *kotlin_folders("models", "main"), *kotlin_folders("app", "main", "apk", "test", "androidTest")]
+    sources = [
+        API,
+        *kotlin_folders("models", "main", "executorch", "onnxruntime"),
+        *kotlin_folders("app", "main", "apk", "test", "androidTest"),
+    ]
     return kotlin_classes("android", sources, core), core
 
 

@@ -4,6 +4,10 @@ plugins {
     alias(libs.plugins.kotlin.android)
 }
 
+val runtimes = providers.gradleProperty("cspedge.runtimes").getOrElse("executorch,onnxruntime").split(",")
+
+fun source(runtime: String) = "src/${if (runtime in runtimes) runtime else "no-$runtime"}/kotlin"
+
 android {
     namespace = "cspedge.models"
     compileSdk = 36
@@ -15,6 +19,9 @@ android {
         sourceCompatibility = JavaVersion.VERSION_17
         targetCompatibility = JavaVersion.VERSION_17
     }
+    sourceSets {
+        getByName("main").kotlin.srcDirs(source("executorch"), source("onnxruntime"))
+    }
 }
 
 kotlin {
@@ -25,6 +32,10 @@ kotlin {
 dependencies {
     api(project(":core"))
     implementation(libs.androidx.annotation)
-    implementation(libs.executorch.android)
-    implementation(libs.onnxruntime.android)
+    if ("executorch" in runtimes) {
+        implementation(libs.executorch.android)
+    }
+    if ("onnxruntime" in runtimes) {
+        implementation(libs.onnxruntime.android)
+    }
 }

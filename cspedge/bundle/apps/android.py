@@ -78,10 +78,13 @@ def project(project: Project) -> Path | None:
     packed = project.delivery == PACK
     # Kotlin's compiler from PyPI is for cspedge's own tests, the next two are one user's; one delivery is there.
     other = ("app/src/apk/",) if packed else ("app/src/pack/", "pack/")
-    left_out = ("kotlin-requirements.txt", "local.properties", ".idea/", *other)
+    runtimes = sorted({artifact["backend"] for artifact in manifest["artifacts"]})
+    unused = tuple(f"models/src/{'no-' if name in runtimes else ''}{name}/" for name in sorted(BACKENDS or ()))
+    left_out = ("kotlin-requirements.txt", "local.properties", ".idea/", *other, *unused)
     found = {path: data for path, data in app_sources("android").items() if not path.startswith(left_out)}
     found[CATALOG] = _pinned(found[CATALOG].decode(), manifest).encode()
     found[PROPERTIES] = _set(found[PROPERTIES].decode(), "cspedge.delivery=", PACK if packed else "apk").encode()
+    found[PROPERTIES] = _set(found[PROPERTIES].decode(), "cspedge.runtimes=", ",".join(runtimes)).encode()
     found[STRINGS] = re.sub(rb"(?<=translatable=\"false\">)[^<]*", manifest["name"].encode(), found[STRINGS])
     found[KEY] = project.public_key
     found["README.md"] = _readme(manifest, found, packed).encode()

@@ -2,6 +2,7 @@ package cspedge.models
 
 import android.content.Context
 import android.content.res.AssetManager
+import cspedge.core.Artifact
 import cspedge.core.AssetSource
 import cspedge.core.AssetTree
 import cspedge.core.Bundle
@@ -40,11 +41,20 @@ public fun openBundle(context: Context, name: String, source: BundleSource = ass
 public fun openClassifier(context: Context, name: String, source: BundleSource = assetSource(context)): Classifier =
     Classifier.open(openBundle(context, name, source), modelRuntime())
 
-/** What runs here: ExecuTorch, then ONNX Runtime. */
-public fun modelRuntime(): ModelRuntime = Runtimes(listOf(ExecuTorchRuntime(), OnnxRuntime()))
+/** What runs here of the runtimes that the app was built with: ExecuTorch, then ONNX Runtime. */
+public fun modelRuntime(): ModelRuntime = Runtimes(listOfNotNull(executorch(), onnxruntime()))
 
 private class AndroidAssets(private val assets: AssetManager) : AssetTree {
     override fun list(path: String): List<String> = assets.list(path).orEmpty().toList()
 
     override fun open(path: String): InputStream = assets.open(path, AssetManager.ACCESS_STREAMING)
 }
+
+/** A library that is not there for this processor is an Error on the JVM; here it is a reason like any other. */
+internal inline fun <T> native(name: String, block: () -> T): T = try {
+    block()
+} catch (error: LinkageError) {
+    throw IllegalStateException("$name has no library for this device's processor", error)
+}
+
+internal fun longShape(artifact: Artifact): LongArray = artifact.inputShape.map { it.toLong() }.toLongArray()

@@ -23,6 +23,8 @@ public class OnnxRuntime : ModelRuntime {
     }
 }
 
+internal fun onnxruntime(): ModelRuntime = OnnxRuntime()
+
 private class OnnxSession(
     private val environment: OrtEnvironment,
     private val session: OrtSession,

@@ -26,14 +26,7 @@ public class ExecuTorchRuntime : ModelRuntime {
 
 private const val METHOD = "forward"
 
-/** A library that is not there for this processor is an Error on the JVM; here it is a reason like any other. */
-internal inline fun <T> native(name: String, block: () -> T): T = try {
-    block()
-} catch (error: LinkageError) {
-    throw IllegalStateException("$name has no library for this device's processor", error)
-}
-
-internal fun longShape(artifact: Artifact): LongArray = artifact.inputShape.map { it.toLong() }.toLongArray()
+internal fun executorch(): ModelRuntime = ExecuTorchRuntime()
 
 private class ExecuTorchSession(private val module: Module, private val shape: LongArray) : Session {
     override fun run(input: FloatArray): List<FloatArray> {
