@@ -22,15 +22,10 @@
             case "preprocess": return try preprocess(job)
             case "verify":
                 let bundle = try ModelBundle(folder: try url(job, "bundle"), key: try key(job))
-                return describe(try replayGolden(bundle, runtime: try runtime(job, bundle.manifest.outputs)))
+                return describe(try await replayGolden(bundle, runtime: try runtime(job)))
             case "accept":
-                let source = try url(job, "bundle")
-                var runtime: ProcessRuntime?
-                if case .array = (try? job["runtime"])?.value {
-                    let manifest = try Manifest(try Data(contentsOf: source.appendingPathComponent("manifest.json")))
-                    runtime = try Self.runtime(job, manifest.outputs)
-                }
-                return describe(try await store(job).accept(source, runtime: runtime).report)
+                let accepted = try await store(job).accept(try url(job, "bundle"), runtime: try runtime(job))
+                return describe(accepted.report)
             case "installed":
                 guard let bundle = try await store(job).installed() else { return "null" }
                 return quoted(bundle.manifest.version.description)
@@ -73,10 +68,9 @@
             return try VerifyingKey(pem: try String(contentsOfFile: path, encoding: .utf8))
         }
 
-        private static func runtime(_ job: Reader, _ outputs: [Output]) throws -> ProcessRuntime? {
+        private static func runtime(_ job: Reader) throws -> ProcessRuntime? {
             guard let command = (try? job["runtime"])?.value.array else { return nil }
-            return ProcessRuntime(
-                command: command.compactMap(\.string), backend: try job["backend"].text, sizes: outputs.map(\.size))
+            return ProcessRuntime(command: command.compactMap(\.string), backend: try job["backend"].text)
         }
 
         private static func url(_ job: Reader, _ field: String) throws -> URL {
