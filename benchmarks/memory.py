@@ -38,7 +38,7 @@ def child(name: str, count: int, recipe: str, steps: int) -> None:
     else:
         options = load_recipe(recipe).quantizer
         graph = prepare(model, shape)
-        learn = replace(options.learn, epochs=min(options.learn.epochs, 1))
+        learn = replace(options.learn, epochs=min(options.learn.epochs, 1), settle=min(options.learn.settle, 1))
         few = images[: steps * learn.batch_size]
         quantize(graph, shape, images, replace(options, learn=learn), known_placements(), more_images=few)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -6,7 +6,7 @@ encodings) is passed on as a function that loads it, so that a run in which ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -189,12 +189,18 @@ def calibration_images(
     *,
     count: int | None = None,
     task: str = "calibration images",
+    without: Collection[str] = (),
 ) -> Calibration:
-    """count: more images than the recipe's calibration, where a recipe learns from them; all where there are fewer."""
+    """count: more images than the recipe's calibration, where a recipe learns from them; all where there are fewer.
+
+    without: digests of images that are for something else.
+    """
     from cspedge.data.images import check_disjoint
     from cspedge.data.sampling import sample
 
     listed = api.list_images(options.calib, "train")
+    if without:
+        listed = listed.subset([i for i, digest in enumerate(listed.digests) if digest not in without])
     count = options.calib_images or recipe.images.count if count is None else min(count, len(listed))
     indices = sample(listed, count, seed=options.seed, stratified=recipe.images.sampling == "stratified")
     overlap = 0

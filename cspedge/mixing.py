@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,20 +44,19 @@ def tuning_images(
     options: RunOptions,
     recipe: Recipe,
     loaded: Loaded,
-    used: Sequence[Calibration],
+    calibration: Calibration,
     validation: ImageList | None,
     ledger: Ledger,
 ) -> Tuning | str:
     """Draws the tuning images by their content's digest; fewer than the recipe asks for where the folder has no more.
 
-    used: the images that calibration and learning took. A sentence where less than 32 are left: what would be tuned on
-    them would be chance, so all stays in int8.
+    A sentence where less than 32 are left: what would be tuned on them would be chance, so all stays in int8.
     """
     from cspedge.data.sampling import sample
 
     assert recipe.mixed is not None
     listed = api.list_images(options.calib, "train")
-    taken = {digest for images in used for digest in (*images.images.digests, *_skipped(images, listed))}
+    taken = {*calibration.images.digests, *_skipped(calibration, listed)}
     if validation is not None:
         taken |= set(validation.digests)
     first = dict(zip(reversed(listed.digests), reversed(range(len(listed))), strict=True))

@@ -64,20 +64,27 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     files: list[str] = []
     if upto is Upto.QUANTIZE or _wants_int8(chosen):
         calibration = inputs.calibration_images(options, recipe, loaded, listed, ledger)
-        if recipe.learn.epochs and recipe.learn.images:
-            wanted = recipe.learn.images
-            more = inputs.calibration_images(
-                options, recipe, loaded, listed, ledger, count=wanted, task="training images"
-            )
-        quantized = inputs.quantize(calibration, more, recipe, loaded, options.threads, ledger)
-        files += publish.encodings(quantized, options.out)
-        if recipe.mixed is not None and upto >= Upto.LOWER:
-            used = [images for images in (calibration, more) if images is not None]
-            drawn = mixing.tuning_images(options, recipe, loaded, used, listed, ledger)
+        learns_others = bool(recipe.learn.epochs and recipe.learn.images)
+        # before the training images, of which recipes want so many that what they leave is one-sided
+        if recipe.mixed is not None and (learns_others or upto >= Upto.LOWER):
+            drawn = mixing.tuning_images(options, recipe, loaded, calibration, listed, ledger)
             if isinstance(drawn, str):
                 calibration = replace(calibration, notes=(*calibration.notes, drawn))
             else:
                 tuning = drawn
+        if learns_others:
+            more = inputs.calibration_images(
+                options,
+                recipe,
+                loaded,
+                listed,
+                ledger,
+                count=recipe.learn.images,
+                task="training images",
+                without=() if tuning is None else tuning.images.digests,
+            )
+        quantized = inputs.quantize(calibration, more, recipe, loaded, options.threads, ledger)
+        files += publish.encodings(quantized, options.out)
     explanations = {}
     if options.explain and quantized is not None and calibration is not None:
         for target, _ in chosen:

@@ -102,6 +102,24 @@ def test_tuning_images_are_nobody_elses(done: Any) -> None:
     assert len(set.union(*digests)) == 64 + 192 + 450
 
 
+@pytest.mark.parametrize("upto", [Upto.QUANTIZE, Upto.EVALUATE])
+def test_training_images_leave_the_tuning_images_alone(upto: Upto, tmp_path: Path) -> None:
+    """Also where no accuracy loop follows: `quantize` and `run` learn the same numbers."""
+    path = tmp_path / "greedy.toml"
+    learn = "[learn]\nepochs = 1\nimages = 4096\nmax_gmacs = 0.1\n"
+    path.write_text(TIGHT.format(seconds=0.001) + learn, encoding="utf-8")
+    options = RunOptions(workspace=tmp_path / "store", out=tmp_path / "out", recipe=str(path), targets=("openvino",))
+    execute(options, upto)
+    store = Store(options.workspace)
+    seen = [json.loads(_file(store, e.key, "images.json")) for e in store.ls() if e.stage == "images"]
+    total = set(api.list_images(None, "train").digests)
+    tuning, training = (
+        {d for s in seen if len(s["digests"]) == n for d in s["digests"]} for n in (192, len(total) - 192)
+    )
+    assert len(tuning) == 192
+    assert training == total - tuning
+
+
 def _file(store: Store, key: str, name: str) -> str:
     stored = store.get(key)
     assert stored is not None
@@ -145,7 +163,7 @@ def test_too_few_images_are_said(done: Any) -> None:
 
     def draw(count: int) -> mixing.Tuning | str:
         used = inputs.calibration_images(options, wanted, loaded, None, ledger, count=count)
-        return mixing.tuning_images(options, wanted, loaded, [used], None, ledger)
+        return mixing.tuning_images(options, wanted, loaded, used, None, ledger)
 
     drawn = draw(total - 100)
     assert isinstance(drawn, mixing.Tuning)

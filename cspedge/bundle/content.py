@@ -27,6 +27,9 @@ _LATENCY = (
 )
 
 
+MODEL = ("name", "architecture", "head", "weights_sha256", "params", "num_classes")  # of report.json's `model`
+
+
 def head_entries(info: ReferenceInfo, report: Mapping[str, Any], encodings_sha256: str | None) -> dict[str, Any]:
     """The part of the manifest that is the same for every artifact."""
     from cspedge import __version__
@@ -37,12 +40,7 @@ def head_entries(info: ReferenceInfo, report: Mapping[str, Any], encodings_sha25
         "schema": SCHEMA,
         "generator": {"name": "cspedge", "version": __version__},
         "model": {
-            "name": info.name,
-            "architecture": info.architecture,
-            "head": info.head,
-            "weights_sha256": info.weights_sha256,
-            "params": info.params,
-            "num_classes": info.num_classes,
+            **{key: report["model"][key] for key in MODEL},
             "labels": "labels.txt" if has_labels(info) else None,
         },
         "input": {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspedge import api, atomic, pipeline
 from cspedge.bundle import bom, content, golden, licenses, names, signature
-from cspedge.bundle.apps import get_app
+from cspedge.bundle.apps import App, Project, get_app
 from cspedge.bundle.manifest import NAME, SIGNATURE, validate
 from cspedge.bundle.refusal import Refusal
 from cspedge.config import load_target
@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleOptions:
-    """What is asked of a bundle besides the run. key: a private PEM file; latency: take it up, measuring if need be."""
+    """What is asked of a bundle besides the run.
+
+    key: a private PEM file; delivery: how the app gets its models, None for inside it; latency: take it up, and measure
+    it where the run did not.
+    """
 
     app: str = "plain"
+    delivery: str | None = None
     version: str = "1.0.0"
     minimum_version: str = "0.0.0"
     key: Path | None = None
@@ -61,6 +66,7 @@ def bundle(run: RunOptions, options: BundleOptions, ui: Ui) -> Bundled:
     is left.
     """
     app = get_app(options.app)
+    _check_app(app, options)
     if names.parse_version(options.version) < names.parse_version(options.minimum_version, "minimum version"):
         raise UsageError(
             f"the minimum version {options.minimum_version} is above the version {options.version}; lower it"
@@ -97,8 +103,27 @@ def bundle(run: RunOptions, options: BundleOptions, ui: Ui) -> Bundled:
         signed=key is not None,
         exit_code=outcome.exit_code,
         zip=packed,
-        project=app.project(final, run.out),
+        project=app.project(
+            Project(
+                bundle=final,
+                out=run.out,
+                public_key=None if key is None else signature.public_pem(key.public_key()),
+                delivery=options.delivery,
+            )
+        ),
     )
+
+
+def _check_app(app: App, options: BundleOptions) -> None:
+    """UsageError for what the app cannot do, before anything is run."""
+    if app.SIGNED and options.key is None:
+        raise UsageError(
+            f"--app {options.app} takes signed bundles alone, so that the app knows whose they are; give --sign "
+            "private.pem (`cspedge keygen` makes one)"
+        )
+    if options.delivery is not None and options.delivery not in app.DELIVERIES:
+        known = ", ".join(app.DELIVERIES) or "inside it, so leave --delivery away"
+        raise UsageError(f"unknown delivery {options.delivery!r} for --app {options.app}; known: {known}")
 
 
 def _targets(asked: Sequence[str], app: str) -> tuple[str, ...]:

@@ -23,7 +23,13 @@ def register(app: typer.Typer) -> None:
 
 def bundle(
     model: opt.Model = None,
-    app: Annotated[str, typer.Option(help="What it is for: plain or python.")] = "plain",
+    app: Annotated[str, typer.Option(help="What it is for: plain, python, cpp, ios or android.")] = "plain",
+    delivery: Annotated[
+        str | None,
+        typer.Option(
+            help="How the app gets its models, where not inside it: play-ai-pack (android) or background-assets (ios).",
+        ),
+    ] = None,
     bundle_version: Annotated[str, typer.Option(help="MAJOR.MINOR.PATCH.", metavar="X.Y.Z")] = "1.0.0",
     min_version: Annotated[
         str, typer.Option(help="Whoever has this bundle never takes an older one than this.", metavar="X.Y.Z")
@@ -62,6 +68,7 @@ def bundle(
 
     asked = BundleOptions(
         app=app,
+        delivery=delivery,
         version=bundle_version,
         minimum_version=min_version,
         key=None if sign is None else Path(sign),
@@ -88,6 +95,7 @@ def _document(found: Bundled) -> dict[str, Any]:
     return {
         "path": str(found.path),
         "zip": None if found.zip is None else str(found.zip),
+        "project": None if found.project is None else str(found.project),
         "name": found.manifest["name"],
         "version": found.manifest["version"],
         "signed": found.signed,
@@ -114,7 +122,8 @@ def _print_sizes(found: Bundled) -> None:
         if name not in inside:
             print(f"{size:>12,}  {name}")
     print(f"{total:>12,}  in all, {'signed' if found.signed else 'not signed (--sign private.pem)'}")
-    print(f"written to {found.path}" + (f" and {found.zip}" if found.zip else ""))
+    for path in filter(None, (found.path, found.zip, found.project)):
+        print(f"written to {path}")
 
 
 def keygen(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cspedge.quantize.graph import weighted_nodes
-from cspedge.quantize.ops import arg, full_arguments, is_tensor, op_name
+from cspedge.quantize.ops import HOMOGENEOUS, arg, full_arguments, is_tensor, op_name
 from cspedge.quantize.scaling import is_scale
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
     Ids = NDArray[np.int64]
 
-# f(s x) = s f(x) for each channel and s > 0, and no mixing of channels. A padded zero stays a zero.
-HOMOGENEOUS = frozenset(
-    {
-        *("relu", "leaky_relu", "prelu", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"),
-        *("upsample_nearest2d", "upsample_bilinear2d"),
-    }
-)
 RESHAPING = frozenset({"flatten", "view", "reshape", "squeeze", "unsqueeze"})
 
 

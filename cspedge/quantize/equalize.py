@@ -23,7 +23,7 @@ from cspedge.quantize.graph import NAME, tensor_of
 from cspedge.quantize.observe import refuse_non_finite, run
 from cspedge.quantize.ops import arg, full_arguments, op_name
 from cspedge.quantize.ranges import observed, tied
-from cspedge.quantize.scaling import ALWAYS, OPTIONAL, ChannelScales, candidates, with_scales
+from cspedge.quantize.scaling import ChannelScales, candidates, names_scale, with_scales
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +101,8 @@ def equalized(graph: fx.GraphModule, scales: Mapping[str, torch.Tensor]) -> fx.G
 
     if not scales:
         return graph
-    graph = with_scales(copy.deepcopy(graph), [name for name in scales if name.endswith((OPTIONAL, ALWAYS))])
+    inserted = [name for name in scales if names_scale(name)]
+    graph = with_scales(graph, inserted) if inserted else copy.deepcopy(graph)
     channels = Channels(graph)
     by_root = torch.ones(channels.count)
     names = {n.meta[NAME]: ids for n, ids in {**channels.outputs, **channels.scales}.items()}
@@ -216,9 +217,9 @@ def _best(graph: fx.GraphModule, channels: Channels, seen: Mapping[str, ChannelR
         optimizer.step()
     found = scales().detach()
     # a root that a channel scale makes: a power of two, which no format rounds
-    made = [torch.from_numpy(channels.root(ids)) for ids in channels.scales.values()]
-    for ids in made:
-        found[ids] = torch.exp2(found[ids].log2().round())
+    for ids in channels.scales.values():
+        made = torch.from_numpy(channels.root(ids))
+        found[made] = torch.exp2(found[made].log2().round())
     found = found.float()
     if not bool(torch.isfinite(found).all()):
         raise InputError(

@@ -88,7 +88,7 @@ def learn(
 
 
 class _Drop:
-    """Leaves some tensors in float at each step, with the layers that go with them, as the accuracy loop will.
+    """Leaves some tensors in float at each step, with the layers that read them.
 
     Numbers that were learned with everything in int8 make up for one another's errors, so that taking one away does
     harm; QDrop (Wei et al. 2022, arXiv:2203.05740) drops single values for a flatter loss.

@@ -148,7 +148,7 @@ class _Search:
         except _OutOfTimeError:
             return self._result(f"the time ended ({self.options.seconds:g} s, {len(self.history)} evaluations)")
         return self._result(
-            f"the float budget ended ({self.options.max_float_macs:.1%} of multiply-accumulates){before}"
+            f"no set within the float budget does ({self.options.max_float_macs:.1%} of multiply-accumulates){before}"
         )
 
     def _shrink(self, units: tuple[str, ...]) -> bool:

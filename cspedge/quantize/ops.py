@@ -93,6 +93,14 @@ ROLES: dict[str, Role] = {
 # Activations that only cut a range off.
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp"})
 
+# f(s x) = s f(x) for each channel and s > 0, and no mixing of channels. A padded zero stays a zero.
+HOMOGENEOUS = frozenset(
+    {
+        *("relu", "leaky_relu", "prelu", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"),
+        *("upsample_nearest2d", "upsample_bilinear2d"),
+    }
+)
+
 # The exact output range of an activation, where its formula fixes one.
 FIXED_RANGE: dict[str, tuple[float, float]] = {
     "hardsigmoid": (0.0, 1.0),

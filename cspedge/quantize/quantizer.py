@@ -34,14 +34,12 @@ class LearnOptions:
 
     epochs: 0 for none; settle: epochs afterwards of all but the scales, which were moved in between to where runtimes
     round alike (`cspedge.quantize.ties`); images: how many to learn from (0: those of the calibration), drawn from the
-    same folder;
-    weights: in steps of the integer grid (a weight moves to the next integer after half a step); scales: of their
-    logarithm; zeros: in codes; biases: in steps of the layer's output. flip: half the batches are mirrored; mix: half
-    carry a rectangle of their neighbour's image (CutMix, Yun et al. 2019, arXiv:1905.04899; the teacher sees it too).
-    drop: the share of tensors that stay in float at each step, drawn anew, so that the numbers also suit what the
-    accuracy loop leaves of them.
-    max_gmacs: how many billions of forward multiply-accumulates to spend on both, 0 for no end; a large network then
-    learns for fewer steps. Not seconds: those would give other numbers on another day.
+    same folder; weights: in steps of the integer grid (a weight moves to the next integer after half a step); scales:
+    of their logarithm; zeros: in codes; biases: in steps of the layer's output; flip: half the batches are mirrored;
+    mix: half carry a rectangle of their neighbour's image (CutMix, Yun et al. 2019, arXiv:1905.04899; the teacher sees
+    it too); drop: the share of tensors that stay in float at each step, drawn anew, so that the numbers also suit what
+    the accuracy loop leaves of them; max_gmacs: how many billions of forward multiply-accumulates to spend on both, 0
+    for no end; a large network then learns for fewer steps. Not seconds: those would give other numbers on another day.
     """
 
     epochs: int = 0
@@ -65,6 +63,12 @@ class LearnOptions:
                 f"epochs is {self.epochs!r}, settle {self.settle!r}, images {self.images!r} and batch_size "
                 f"{self.batch_size!r}; epochs, settle and images are 0 or more, a batch 1 or more"
             )
+        if self.settle and not self.epochs:
+            raise UsageError(
+                f"settle is {self.settle!r} with epochs 0; it follows the learning: set epochs, or settle = 0"
+            )
+        if not 0 <= self.drop < 1:
+            raise UsageError(f"drop is {self.drop!r}; it is a share of the tensors, from 0 to below 1")
         if not 0 <= self.max_gmacs < float("inf"):
             raise UsageError(f"max_gmacs is {self.max_gmacs!r}; it is 0 or more")
         for name in ("weights", "scales", "zeros", "biases"):
@@ -76,8 +80,8 @@ class LearnOptions:
         return self._part(self.epochs)
 
     def last(self) -> LearnOptions:
-        """All but the scales is learned, where anything was learned before."""
-        return replace(self._part(self.settle if self.epochs else 0), scales=0.0, zeros=0.0)
+        """All but the scales is learned."""
+        return replace(self._part(self.settle), scales=0.0, zeros=0.0)
 
     def _part(self, epochs: int) -> LearnOptions:
         share = epochs / max(self.epochs + self.settle, 1)
@@ -116,9 +120,9 @@ def quantize(
     model = calibrate(graph, input_shape, images, options.quantize, progress)
     refinement = _Refinement(placements, images, more_images, options, seed, progress)
     model = refinement.learned(refinement.corrected(model))
-    if not options.quantize.avoid_ties:
-        return model
-    return refinement.settled(avoid_ties(model, placements))
+    if options.quantize.avoid_ties:
+        model = avoid_ties(model, placements)
+    return refinement.settled(model)
 
 
 class _Refinement:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from cspedge.errors import InputError
 from cspedge.quantize.graph import NAME, set_tensor, tensor_of
-from cspedge.quantize.ops import CLAMPS, Role, arg, full_arguments, module_path, op_name, role
+from cspedge.quantize.ops import CLAMPS, HOMOGENEOUS, Role, arg, full_arguments, module_path, op_name, role
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 OPTIONAL = ":scale_where_free"  # ends the tensor's name in encodings.json
 ALWAYS = ":scale"
-HOMOGENEOUS_ACTIVATIONS = CLAMPS | {"leaky_relu", "prelu"}
 
 
 class ChannelScales(StrEnum):
@@ -49,9 +48,14 @@ class ChannelScales(StrEnum):
     EVERYWHERE = "everywhere"
 
 
+def names_scale(name: str) -> bool:
+    """Whether a tensor of that name is what a channel scale gives."""
+    return name.endswith((OPTIONAL, ALWAYS))
+
+
 def is_scale(node: fx.Node) -> bool:
     """Whether the node is a multiplication that `with_scales` put there."""
-    return str(node.meta.get(NAME, "")).endswith((OPTIONAL, ALWAYS))
+    return names_scale(str(node.meta.get(NAME, "")))
 
 
 def is_scaled(node: fx.Node) -> bool:
@@ -63,7 +67,7 @@ def candidates(graph: fx.GraphModule, wanted: ChannelScales) -> tuple[str, ...]:
     """Names for `with_scales`: behind which activations a scale may help, whether or not a reader can take it up."""
     found = []
     for node in graph.graph.nodes:
-        if role(node) is not Role.ACTIVATION or op_name(node) in HOMOGENEOUS_ACTIVATIONS or NAME not in node.meta:
+        if role(node) is not Role.ACTIVATION or op_name(node) in HOMOGENEOUS | CLAMPS or NAME not in node.meta:
             continue
         if node.meta["val"].dim() not in (2, 4):
             continue
@@ -114,23 +118,19 @@ def fitted(model: QuantizedModel, placement: Placement) -> QuantizedModel:
     """
     import torch
 
-    if placement.channel_scales or not any(_is_optional(node) for node in model.graph.graph.nodes):
+    factors = _factors(model)
+    if placement.channel_scales or not factors:
         return model
     graph, weights = copy.deepcopy(model.graph), dict(model.encodings.weights)
     for node in [n for n in graph.graph.nodes if _is_optional(n)]:
-        factor = tensor_of(graph, arg(node, 1))
-        assert factor is not None
-        for layer in list(node.users):
+        for layer in node.users:
+            name = layer.meta[NAME]
             weight = tensor_of(graph, arg(layer, 1))
             assert weight is not None
-            rows = factor.flatten().repeat_interleave(len(weight) // factor.numel())
-            layer.update_arg(
-                1, set_tensor(graph, layer, "unscaled_weight", weight * rows.reshape(-1, *[1] * (weight.dim() - 1)))
-            )
-            encoding = weights.get(layer.meta[NAME])
-            if encoding is not None:
-                scales = torch.tensor(encoding.scales, dtype=torch.float32) * rows
-                weights[layer.meta[NAME]] = replace(encoding, scales=tuple(scales.tolist()))
+            weight.mul_(factors[name].reshape(-1, *[1] * (weight.dim() - 1)))
+            if name in weights:
+                scales = torch.tensor(weights[name].scales, dtype=torch.float32) * factors[name]
+                weights[name] = replace(weights[name], scales=tuple(scales.tolist()))
         node.replace_all_uses_with(arg(node, 0))
         graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()

@@ -119,6 +119,7 @@ def test_a_version_that_exists_is_never_replaced(made: Bundled, keys: tuple[Path
     ("args", "message"),
     [
         (["--app", "watch"], f"unknown app 'watch'; known: {', '.join(sorted(APPS))}"),
+        (["--delivery", "post"], "unknown delivery 'post' for --app plain; known: inside it, so leave --delivery away"),
         (["--app", "python", "--target", "coreml"], "--app python cannot load target 'coreml'; it loads onnxruntime"),
         (["--bundle-version", "1.0"], "the version is '1.0'; give MAJOR.MINOR.PATCH"),
         (["--min-version", "2.0.0"], "the minimum version 2.0.0 is above the version 1.0.0"),

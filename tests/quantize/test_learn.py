@@ -215,7 +215,14 @@ def test_distinct_placements() -> None:
     assert all(p.quantize_output == (p.fuse == ("relu",)) for p in distinct([after, around, harder]))
 
 
-@pytest.mark.parametrize("values", [{"epochs": -1}, {"images": -1}, {"batch_size": 0}, {"weights": 10.0}])
+@pytest.mark.parametrize(
+    "values", [{"epochs": -1}, {"images": -1}, {"batch_size": 0}, {"weights": 10.0}, {"drop": 1.0}]
+)
 def test_bad_options(values: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"0 or more|from 0 to below 10"):
+    with pytest.raises(UsageError, match=r"0 or more|from 0 to below 10?"):
         LearnOptions(**values)
+
+
+def test_settling_without_learning_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"settle is 2 with epochs 0; .* set epochs, or settle = 0"):
+        LearnOptions(settle=2)

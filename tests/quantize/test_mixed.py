@@ -76,7 +76,8 @@ def test_the_float_budget_ends_it_with_the_best_and_what_would_come_next(broken:
     assert len(whole) > 3
     assert result.measured.shift == min(whole)
     assert (
-        "not met, the float budget ended (3.0% of multiply-accumulates), the next would be 'blocks.4.1" in result.reason
+        "not met, no set within the float budget does (3.0% of multiply-accumulates), the next would be 'blocks.4.1"
+        in result.reason
     )
 
 

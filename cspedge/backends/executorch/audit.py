@@ -55,7 +55,9 @@ def audit(path: Path, model: PlacedModel) -> Audit:
     try:
         return _audit(path, model)
     except (KeyError, IndexError, StopIteration) as error:
-        raise TargetError(f"{path.name!r} is damaged: its XNNPACK graph names values that it does not hold") from error
+        raise TargetError(
+            f"{path.name!r} is damaged: its XNNPACK graph names values that it does not hold; export it again"
+        ) from error
 
 
 def _audit(path: Path, model: PlacedModel) -> Audit:

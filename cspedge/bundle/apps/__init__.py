@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -15,17 +16,37 @@ APPS: dict[str, str] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """What an app's project is made of.
+
+    bundle: the finished folder `<name>-<version>`; out: where the project's folder appears; public_key: PEM, of the key
+    that signed the bundle; delivery: one of the app's `DELIVERIES`, None for the models inside the app.
+    """
+
+    bundle: Path
+    out: Path
+    public_key: bytes | None = None
+    delivery: str | None = None
+
+
 class App(Protocol):
-    """A module of `APPS`. BACKENDS: whose artifacts it can load, None for all."""
+    """A module of `APPS`.
+
+    BACKENDS: whose artifacts it can load, None for all; SIGNED: it takes signed bundles alone; DELIVERIES: other ways
+    than inside the app by which the models can reach a device.
+    """
 
     BACKENDS: frozenset[str] | None
+    SIGNED: bool
+    DELIVERIES: tuple[str, ...]
 
     def files(self, manifest: Mapping[str, Any]) -> Mapping[str, bytes]:
         """Files that go into the bundle itself, by path; manifest: without its `files`."""
         ...
 
-    def project(self, bundle: Path, out: Path) -> Path | None:
-        """Makes a project around the finished bundle in `out` and returns it; None where the bundle is all."""
+    def project(self, project: Project) -> Path | None:
+        """Makes a project around the finished bundle and returns its folder; None where the bundle is all."""
         ...
 
 

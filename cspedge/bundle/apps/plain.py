@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cspedge.bundle.apps import Project
 
 BACKENDS: frozenset[str] | None = None
+SIGNED = False
+DELIVERIES: tuple[str, ...] = ()
 
 
 def files(manifest: Mapping[str, Any]) -> Mapping[str, bytes]:
@@ -14,6 +19,6 @@ def files(manifest: Mapping[str, Any]) -> Mapping[str, bytes]:
     return {}
 
 
-def project(bundle: Path, out: Path) -> Path | None:
-    del bundle, out
+def project(project: Project) -> Path | None:
+    del project
     return None

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cspedge.bundle.apps import Project
 
 BACKENDS: frozenset[str] | None = frozenset({"onnxruntime", "openvino"})
+SIGNED = False
+DELIVERIES: tuple[str, ...] = ()
 
 
 def files(manifest: Mapping[str, Any]) -> Mapping[str, bytes]:
@@ -19,6 +24,6 @@ def files(manifest: Mapping[str, Any]) -> Mapping[str, bytes]:
     return {"run.py": loader, "requirements.txt": requirements.encode()}
 
 
-def project(bundle: Path, out: Path) -> Path | None:
-    del bundle, out
+def project(project: Project) -> Path | None:
+    del project
     return None

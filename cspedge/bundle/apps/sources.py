@@ -1,0 +1,42 @@
+"""The sources of the sample apps, and projects made of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from cspedge import atomic
+from cspedge.resources import data_folder
+
+# What builds leave behind, and what belongs to one user's editor.
+_BUILT = frozenset({".build", "build", ".gradle", ".kotlin", ".swiftpm", "DerivedData", "xcuserdata"})
+
+
+def app_sources(name: str) -> dict[str, bytes]:
+    """The files of `apps/<name>` by POSIX path, sorted, without what builds left there."""
+    root = data_folder("apps") / name
+    found = {}
+    for path in sorted(root.rglob("*")):
+        place = path.relative_to(root)
+        if path.is_file() and not _BUILT.intersection(place.parts):
+            found[place.as_posix()] = path.read_bytes()
+    return found
+
+
+def write_project(out: Path, name: str, files: Mapping[str, bytes], folders: Mapping[str, Path]) -> Path:
+    """Writes the folder `out/name`, whole or not at all, in place of one that is there.
+
+    files: content by POSIX path; folders: copied into the project, by the POSIX path that they get there. A project is
+    made of sources, bundle and key alone, so the same ones give the same bytes. Raises WorkspaceError.
+    """
+    final = out / name
+    with atomic.staging(out) as staging, atomic.translate_errors(final):
+        draft = staging / name
+        for path, data in files.items():
+            (draft / path).parent.mkdir(parents=True, exist_ok=True)
+            (draft / path).write_bytes(data)
+        for path, folder in folders.items():
+            shutil.copytree(folder, draft / path)
+        atomic.publish(draft, final)
+    return final
