@@ -1,5 +1,6 @@
 #if os(macOS) || os(Linux)
     import CspEdgeCore
+    import CspEdgeKit
     import Foundation
 
     /// Runs a list of jobs through the core and prints one JSON value a line: what Python's tests compare with.
@@ -36,6 +37,8 @@
                 return "["
                     + ranked.map { "[\($0.index), \(quoted($0.label)), \($0.probability)]" }.joined(separator: ", ")
                     + "]"
+            case "classify": return try await classify(job)
+            case "upright": return try upright(job)
             case let task: throw JobError(description: "unknown job '\(task)'")
             }
         }
@@ -56,6 +59,33 @@
             let tensor = try Preprocess(try job["preprocess"]).tensor(image)
             try Data(tensor).write(to: try url(job, "out"))
             return "{\"sha256\": \(quoted(sha256(tensor)))}"
+        }
+
+        /// The kit's whole way: a checked bundle, its best artifact, pixels in, classes out; then its self-test.
+        private static func classify(_ job: Reader) async throws -> String {
+            let bundle = try ModelBundle(folder: try url(job, "bundle"), key: try key(job))
+            guard let runtime = try runtime(job) else { throw JobError(description: "a classifier needs a runtime") }
+            let classifier = try await Classifier(bundle: bundle, runtime: Runtimes([runtime]))
+            let answer = try await classifier.classify(try image(job))
+            let top = answer.top.map { "[\($0.index), \(quoted($0.label)), \($0.probability)]" }
+            let rows = try await classifier.selfTest(decode: nil).map { "\($0.passed)" }
+            return "{\"artifact\": \(quoted(classifier.artifact.label)), \"top\": [\(top.joined(separator: ", "))], "
+                + "\"passed\": [\(rows.joined(separator: ", "))]}"
+        }
+
+        private static func upright(_ job: Reader) throws -> String {
+            guard let orientation = Orientation(rawValue: try job["orientation"].int) else {
+                throw JobError(description: "no orientation of EXIF's")
+            }
+            let upright = try image(job).upright(orientation)
+            try Data(upright.pixels).write(to: try url(job, "out"))
+            return "[\(upright.width), \(upright.height)]"
+        }
+
+        private static func image(_ job: Reader) throws -> RGBImage {
+            try RGBImage(
+                width: try job["width"].int, height: try job["height"].int,
+                pixels: [UInt8](try Data(contentsOf: try url(job, "rgb"))))
         }
 
         private static func store(_ job: Reader) throws -> BundleStore {

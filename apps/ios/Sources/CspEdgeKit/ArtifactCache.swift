@@ -6,13 +6,15 @@ import Foundation
 public actor ArtifactCache {
     private static let staging = ".staging-"
     private let root: URL
-    private let system: String
+    private let ending: String
 
-    /// system: what was made on another one is made again.
-    public init(root: URL, system: String = ProcessInfo.processInfo.operatingSystemVersionString) {
+    /// system: what was made on another one is made again. suffix: of the folders' names, as their reader wants it.
+    public init(
+        root: URL, system: String = ProcessInfo.processInfo.operatingSystemVersionString, suffix: String = ""
+    ) {
         self.root = root
         let safe = system.unicodeScalars.map { CharacterSet.alphanumerics.contains($0) ? String($0) : "_" }
-        self.system = safe.joined()
+        ending = "-\(safe.joined())\(suffix)"
     }
 
     /// The folder of this digest; `make` makes it where there is none, anywhere, and it is moved here.
@@ -23,7 +25,7 @@ public actor ArtifactCache {
         let made = try await make()
         try files.createDirectory(at: root, withIntermediateDirectories: true)
         // first onto this volume, then into place: only the second step is seen
-        let staged = root.appendingPathComponent(Self.staging + UUID().uuidString)
+        let staged = root.appendingPathComponent(Self.staging + UUID().uuidString, isDirectory: true)
         defer { try? files.removeItem(at: staged) }
         try files.moveItem(at: made, to: staged)
         // another call may have made it while this one waited
@@ -47,5 +49,5 @@ public actor ArtifactCache {
         }
     }
 
-    private func place(_ digest: String) -> URL { root.appendingPathComponent("\(digest)-\(system)") }
+    private func place(_ digest: String) -> URL { root.appendingPathComponent(digest + ending, isDirectory: true) }
 }

@@ -36,7 +36,8 @@
         }
 
         private func cache(_ manifest: Manifest) -> ArtifactCache {
-            ArtifactCache(root: caches.appendingPathComponent(manifest.name, isDirectory: true))
+            ArtifactCache(
+                root: caches.appendingPathComponent(manifest.name, isDirectory: true), suffix: ".mlmodelc")
         }
 
         private func session(_ compiled: URL, _ manifest: Manifest) throws -> CoreMLSession {
