@@ -1,5 +1,4 @@
-// AVFoundation's classes are not all marked Sendable; the session and its output are used by this actor alone, and the
-// preview only shows the session.
+// AVFoundation says of few of its classes whether they are Sendable.
 @preconcurrency import AVFoundation
 import Foundation
 import os
@@ -24,12 +23,27 @@ enum CameraError: LocalizedError {
     }
 }
 
+/// A session for a preview layer.
+///
+/// `@unchecked Sendable`: the layer only shows the session, on the main thread, which AVFoundation allows while another
+/// thread configures and runs it; the camera below does that alone.
+struct PreviewSource: @unchecked Sendable {
+    let session: AVCaptureSession
+}
+
 /// The back camera: a session to preview, and photos as files.
 actor Camera {
-    nonisolated let session = AVCaptureSession()
+    nonisolated let preview: PreviewSource
+    private let session: AVCaptureSession
     private let output = AVCapturePhotoOutput()
     private var rotation: AVCaptureDevice.RotationCoordinator?
     private var receivers: Set<PhotoReceiver> = []
+
+    init() {
+        let session = AVCaptureSession()
+        self.session = session
+        preview = PreviewSource(session: session)
+    }
 
     /// CameraError notAllowed, notThere; AVFoundation's own errors.
     func start() async throws {
@@ -50,7 +64,10 @@ actor Camera {
         let receiver = PhotoReceiver()
         receivers.insert(receiver)
         defer { receivers.remove(receiver) }
-        return try await receiver.photo { output.capturePhoto(with: AVCapturePhotoSettings(), delegate: receiver) }
+        return try await withCheckedThrowingContinuation { continuation in
+            receiver.wait(continuation)
+            output.capturePhoto(with: AVCapturePhotoSettings(), delegate: receiver)
+        }
     }
 
     private func configure() throws {
@@ -70,11 +87,8 @@ actor Camera {
 private final class PhotoReceiver: NSObject, AVCapturePhotoCaptureDelegate, Sendable {
     private let waiting = OSAllocatedUnfairLock<CheckedContinuation<Data, any Error>?>(initialState: nil)
 
-    func photo(_ capture: () -> Void) async throws -> Data {
-        try await withCheckedThrowingContinuation { continuation in
-            waiting.withLock { $0 = continuation }
-            capture()
-        }
+    func wait(_ continuation: CheckedContinuation<Data, any Error>) {
+        waiting.withLock { $0 = continuation }
     }
 
     func photoOutput(

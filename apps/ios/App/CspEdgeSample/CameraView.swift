@@ -11,7 +11,7 @@ struct CameraView: View {
 
     var body: some View {
         ZStack(alignment: .bottom) {
-            PreviewView(session: camera.session)
+            PreviewView(source: camera.preview)
                 .ignoresSafeArea()
                 .accessibilityLabel("Camera")
             if let failure {
@@ -53,7 +53,7 @@ struct CameraView: View {
 
 /// What the session sees. The app is upright only, so the picture is turned by a fixed quarter.
 private struct PreviewView: UIViewRepresentable {
-    let session: AVCaptureSession
+    let source: PreviewSource
 
     final class LayerView: UIView {
         override class var layerClass: AnyClass { AVCaptureVideoPreviewLayer.self }
@@ -62,7 +62,7 @@ private struct PreviewView: UIViewRepresentable {
     func makeUIView(context: Context) -> LayerView {
         let view = LayerView()
         if let layer = view.layer as? AVCaptureVideoPreviewLayer {
-            layer.session = session
+            layer.session = source.session
             layer.videoGravity = .resizeAspectFill
         }
         return view

@@ -4,12 +4,7 @@ import SwiftUI
 /// Which bundle, artifact and runtime this is, and the choice of another.
 struct ModelView: View {
     let model: SampleModel
-
-    private var chosen: Binding<String> {
-        Binding(
-            get: { model.artifact?.label ?? "" },
-            set: { label in Task { await model.choose(label) } })
-    }
+    @State private var chosen = ""
 
     var body: some View {
         NavigationStack {
@@ -26,7 +21,7 @@ struct ModelView: View {
                     }
                 }
                 Section("Artifacts for this device") {
-                    Picker("Artifact", selection: chosen) {
+                    Picker("Artifact", selection: $chosen) {
                         ForEach(model.artifacts, id: \.label) { artifact in
                             Text(artifact.label).tag(artifact.label)
                         }
@@ -38,6 +33,13 @@ struct ModelView: View {
                 }
             }
             .navigationTitle("Model")
+            .task { chosen = model.artifact?.label ?? "" }
+            .onChange(of: chosen) { _, label in
+                Task {
+                    await model.choose(label)
+                    chosen = model.artifact?.label ?? ""  // the one before, where the choice does not open
+                }
+            }
         }
     }
 }

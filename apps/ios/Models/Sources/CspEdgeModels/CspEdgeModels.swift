@@ -1,5 +1,6 @@
-import CspEdgeCore
-import CspEdgeKit
+// What the models give is the kit's: whoever imports the models uses it without a second import.
+@_exported import CspEdgeCore
+@_exported import CspEdgeKit
 import Foundation
 
 #if canImport(CspEdgeExecuTorch)
