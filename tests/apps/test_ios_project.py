@@ -78,7 +78,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_the_bundle_lies_in_the_project_as_it_was_signed(made: Made) -> None:
     folder = project(made.inside)
-    resources = folder / ios.RESOURCES
+    resources = folder / ios.SIGNED_FOLDER
     assert folder.name == f"{made.inside.path.name}-ios"
     assert sorted(path.name for path in resources.iterdir()) == [made.inside.path.name, "public.pem"]
     assert digests(resources / made.inside.path.name) == digests(made.inside.path)
@@ -93,7 +93,7 @@ def test_the_command_verifies_the_bundle_with_the_project_s_key(made: Made) -> N
 
     from cspedge.cli.app import app
 
-    resources = project(made.inside) / ios.RESOURCES
+    resources = project(made.inside) / ios.SIGNED_FOLDER
     command = ["verify", str(resources / made.inside.path.name), "--key", str(resources / "public.pem")]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
@@ -157,7 +157,7 @@ def test_the_core_builds_from_the_project_alone_and_the_models_are_copied(made: 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     built = folder / "Models/.build/debug"
     assert (built / "Modules/CspEdgeCore.swiftmodule").exists()
-    copied = built / "CspEdgeModels_CspEdgeModels.resources/Resources"
+    copied = built / "CspEdgeModels_CspEdgeModels.resources/Signed"
     assert digests(copied / made.packed.path.name) == digests(made.packed.path)
 
 
@@ -174,7 +174,7 @@ def test_an_asset_pack_has_apple_s_layout_and_the_key_stays_in_the_app(made: Mad
     assert list(selector) == ["directory"]
     place = folder / ios.PACK / selector["directory"]
     assert digests(place) == digests(made.packed.path)
-    resources = folder / ios.RESOURCES
+    resources = folder / ios.SIGNED_FOLDER
     assert sorted(path.name for path in resources.iterdir()) == ["delivery.json", "public.pem"]
     delivery = json.loads((resources / "delivery.json").read_text())
     name = made.packed.manifest["name"]

@@ -15,8 +15,9 @@ let package = Package(
             name: "CspEdgeModels",
             dependencies: [.product(name: "CspEdgeKit", package: "CspEdge")]
                 + (executorch ? [.product(name: "CspEdgeExecuTorch", package: "CspEdgeExecuTorch")] : []),
-            // copied, never processed: Xcode must not compile a model whose bytes are signed
-            resources: [.copy("Resources")]
+            // Copied, never processed: Xcode must not compile a model whose bytes are signed. (A folder called Resources
+            // would make the resource bundle look like a Mac's, which an iPhone's code signing refuses.)
+            resources: [.copy("Signed")]
         )
     ],
     swiftLanguageModes: [.v6]

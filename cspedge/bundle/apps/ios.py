@@ -25,7 +25,7 @@ SIGNED = True
 BACKGROUND_ASSETS = "background-assets"
 DELIVERIES: tuple[str, ...] = (BACKGROUND_ASSETS,)
 
-RESOURCES = "Models/Sources/CspEdgeModels/Resources"
+SIGNED_FOLDER = "Models/Sources/CspEdgeModels/Signed"
 PACK = "AssetPack"
 # The Xcode project of the other delivery, with what belongs to it alone.
 _IN_APP = ("App/CspEdgeSample.xcodeproj/",)
@@ -51,18 +51,18 @@ def project(project: Project) -> Path | None:
     sources = {
         path: data
         for path, data in app_sources("ios").items()
-        if not path.startswith((*(_IN_APP if packed else _PACKS), f"{RESOURCES}/README"))
+        if not path.startswith((*(_IN_APP if packed else _PACKS), f"{SIGNED_FOLDER}/README"))
     }
     _set_runtimes(sources, manifest)
-    sources[f"{RESOURCES}/public.pem"] = project.public_key
+    sources[f"{SIGNED_FOLDER}/public.pem"] = project.public_key
     if packed:
         place = f"cspedge/{manifest['name']}"
         delivery = {"assetPackID": asset_pack_id(manifest["name"]), "name": manifest["name"], "path": place}
-        sources[f"{RESOURCES}/delivery.json"] = pretty_json(delivery).encode()
+        sources[f"{SIGNED_FOLDER}/delivery.json"] = pretty_json(delivery).encode()
         sources[f"{PACK}/manifest.json"] = pretty_json(asset_pack_manifest(delivery["assetPackID"], place)).encode()
         folders = {f"{PACK}/{place}": project.bundle}
     else:
-        folders = {f"{RESOURCES}/{project.bundle.name}": project.bundle}
+        folders = {f"{SIGNED_FOLDER}/{project.bundle.name}": project.bundle}
     sources["README.md"] = _readme(manifest, packed).encode()
     return write_project(project.out, f"{project.bundle.name}-ios", sources, folders)
 
@@ -115,7 +115,7 @@ An iOS app with the model `{name}` {version} in it, made by cspedge. In an app o
    ```
 
 `CspEdgeModels.classifier()` checks the bundle's signature and every byte with the public key in
-`{resources}`, opens the best artifact that this device runs, and keeps the compiled model.
+`{signed}`, opens the best artifact that this device runs, and keeps the compiled model.
 `answer` is the report's: the same resize, byte for byte, then the model, then softmax.
 
 {delivery}
@@ -156,5 +156,5 @@ def _readme(manifest: Mapping[str, Any], packed: bool) -> str:
         sample += _PACKED.format(identifier=asset_pack_id(manifest["name"]), pack=PACK)
     stem = f"{manifest['name']}-{manifest['version']}"
     return _USE.format(
-        stem=stem, name=manifest["name"], version=manifest["version"], resources=RESOURCES, delivery=sample.strip()
+        stem=stem, name=manifest["name"], version=manifest["version"], signed=SIGNED_FOLDER, delivery=sample.strip()
     )

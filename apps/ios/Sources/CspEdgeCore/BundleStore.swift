@@ -10,7 +10,7 @@ public struct Accepted: Sendable {
 /// a small file that names it. A new bundle takes its place in one rename, after all checks; the old one stays until
 /// then.
 ///
-/// Not for use from two processes at once.
+/// Several calls may run at once; two stores of one root, or two processes, may not.
 public actor BundleStore {
     private struct State: Codable {
         let folder: String

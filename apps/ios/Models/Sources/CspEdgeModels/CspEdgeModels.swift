@@ -21,18 +21,39 @@ public enum CspEdgeModels {
         return Runtimes(runtimes)
     }
 
-    /// The bundle in force, checked: once at the app's start. KitError modelsMissing; Refusal.
-    public static func open() async throws -> OpenedBundle {
-        let resources = Bundle.module.bundleURL.appendingPathComponent("Resources", isDirectory: true)
-        let support = try FileManager.default.url(
-            for: .applicationSupportDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
-        let source = try ModelSource(
-            resources: resources, support: support.appendingPathComponent("CspEdge", isDirectory: true))
-        return try await source.open(runtime: runtime) { try await $0.fetch() }
-    }
+    /// The bundle in force, checked: once in the app's life, or again after a failure. KitError modelsMissing; Refusal.
+    public static func open() async throws -> OpenedBundle { try await Opening.shared.bundle() }
 
     /// Opens the models and the best artifact that runs here.
     public static func classifier() async throws -> Classifier {
         try await Classifier(bundle: try await open().bundle, runtime: runtime)
+    }
+}
+
+/// Sees to it that the models are opened by one call at a time: the others wait for its result.
+private actor Opening {
+    static let shared = Opening()
+    private var task: Task<OpenedBundle, any Error>?
+
+    func bundle() async throws -> OpenedBundle {
+        let task = self.task ?? Task { try await Self.open() }
+        self.task = task
+        do {
+            return try await task.value
+        } catch {
+            self.task = nil
+            throw error
+        }
+    }
+
+    private static func open() async throws -> OpenedBundle {
+        guard let resources = Bundle.module.url(forResource: "Signed", withExtension: nil) else {
+            throw KitError.modelsMissing("the folder Signed of CspEdgeModels is not in the app")
+        }
+        let support = try FileManager.default.url(
+            for: .applicationSupportDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
+        let source = try ModelSource(
+            resources: resources, support: support.appendingPathComponent("CspEdge", isDirectory: true))
+        return try await source.open(runtime: CspEdgeModels.runtime) { try await $0.fetch() }
     }
 }
