@@ -199,12 +199,18 @@ def test_the_readme_names_what_is_there(made: Made) -> None:
         assert max(map(len, text.splitlines())) <= 140
 
 
+def test_the_projects_have_every_path_of_their_xcode_project(made: Made) -> None:
+    for made_, name in zip((made.inside, made.packed), XCODE, strict=True):
+        folder = project(made_)
+        assert missing(*objects_of(name, folder), folder) == []
+
+
 # The Xcode projects, as they stand in apps/ios
 
 
-def objects_of(name: str) -> tuple[Any, str]:
+def objects_of(name: str, folder: Path = IOS) -> tuple[Any, str]:
     parser = pytest.importorskip("openstep_parser", reason="openstep-parser (of pbxproj) is not installed")
-    with (IOS / f"App/{name}.xcodeproj/project.pbxproj").open() as file:
+    with (folder / f"App/{name}.xcodeproj/project.pbxproj").open() as file:
         tree = parser.OpenStepDecoder.ParseFromFile(file)
     return tree["objects"], tree["rootObject"]
 
@@ -234,9 +240,9 @@ def places(objects: Any, group: str, folder: PurePosixPath) -> Iterator[PurePosi
             yield path
 
 
-def missing(objects: Any, root: str) -> list[str]:
+def missing(objects: Any, root: str, folder: Path = IOS) -> list[str]:
     """What a project names and does not have: objects, files, folders, packages, products, settings' files."""
-    app, project = IOS / "App", objects[root]
+    app, project = folder / "App", objects[root]
     wrong = [text for text in strings(objects) if re.fullmatch(r"[0-9A-F]{24}", text) and text not in objects]
     wrong += [str(path) for path in places(objects, project["mainGroup"], PurePosixPath()) if not (app / path).exists()]
     packages = {key: (app / objects[key]["relativePath"]).resolve() for key in project["packageReferences"]}

@@ -36,15 +36,17 @@ extension RGBImage {
         if orientation == .up || pixels.isEmpty { return self }
         let walk = orientation.walk(width: width, height: height)
         let size = orientation.swapsSides ? (width: height, height: width) : (width: width, height: height)
-        var out: [UInt8] = []
-        out.reserveCapacity(pixels.count)
-        for y in 0..<size.height {
-            var at = walk.start + y * walk.alongColumn
-            for _ in 0..<size.width {
-                out.append(pixels[3 * at])
-                out.append(pixels[3 * at + 1])
-                out.append(pixels[3 * at + 2])
-                at += walk.alongRow
+        // a photo has tens of millions of bytes: written in place, not appended
+        let out = [UInt8](unsafeUninitializedCapacity: pixels.count) { buffer, count in
+            for y in 0..<size.height {
+                var at = walk.start + y * walk.alongColumn
+                for _ in 0..<size.width {
+                    for channel in 0..<3 {
+                        buffer[count] = pixels[3 * at + channel]
+                        count += 1
+                    }
+                    at += walk.alongRow
+                }
             }
         }
         return RGBImage(unchecked: out, width: size.width, height: size.height)

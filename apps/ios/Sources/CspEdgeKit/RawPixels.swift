@@ -64,14 +64,15 @@ struct RawPixels {
         }
         let (red, green, blue) = order.offsets
         let step = order.bytesPerPixel
-        var pixels: [UInt8] = []
-        pixels.reserveCapacity(3 * width * height)
-        for y in 0..<height {
-            for x in 0..<width {
-                let at = y * bytesPerRow + x * step
-                pixels.append(bytes[at + red])
-                pixels.append(bytes[at + green])
-                pixels.append(bytes[at + blue])
+        let pixels = [UInt8](unsafeUninitializedCapacity: 3 * width * height) { buffer, count in
+            for y in 0..<height {
+                for x in 0..<width {
+                    let at = y * bytesPerRow + x * step
+                    buffer[count] = bytes[at + red]
+                    buffer[count + 1] = bytes[at + green]
+                    buffer[count + 2] = bytes[at + blue]
+                    count += 3
+                }
             }
         }
         return RGBImage(unchecked: pixels, width: width, height: height)

@@ -2,7 +2,7 @@ import CspEdgeCore
 import Foundation
 
 /// The system that an app runs on, in the words of a manifest's `minimum_os`.
-public struct System: Equatable, Sendable {
+public struct OperatingSystem: Equatable, Sendable {
     public let platform: String
     public let major: Int
 
@@ -11,7 +11,7 @@ public struct System: Equatable, Sendable {
         self.major = major
     }
 
-    public static var current: System {
+    public static var current: OperatingSystem {
         #if os(macOS)
             let platform = "macos"
         #elseif os(Linux)
@@ -19,7 +19,7 @@ public struct System: Equatable, Sendable {
         #else
             let platform = "ios"
         #endif
-        return System(platform: platform, major: ProcessInfo.processInfo.operatingSystemVersion.majorVersion)
+        return OperatingSystem(platform: platform, major: ProcessInfo.processInfo.operatingSystemVersion.majorVersion)
     }
 
     /// Whether one of these floors, `<platform>` or `<platform>-<major>`, names this platform and is not above it.
@@ -35,9 +35,9 @@ public struct System: Equatable, Sendable {
 /// Several runtimes as one: an artifact goes to the first that runs it, if the system is new enough for it.
 public struct Runtimes: ModelRuntime {
     private let runtimes: [any ModelRuntime]
-    private let system: System
+    private let system: OperatingSystem
 
-    public init(_ runtimes: [any ModelRuntime], system: System = .current) {
+    public init(_ runtimes: [any ModelRuntime], system: OperatingSystem = .current) {
         self.runtimes = runtimes
         self.system = system
     }

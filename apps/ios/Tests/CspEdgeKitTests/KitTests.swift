@@ -19,13 +19,13 @@ final class KitTests: XCTestCase {
     }
 
     func testFloorsOfSystems() {
-        let phone = System(platform: "ios", major: 17)
+        let phone = OperatingSystem(platform: "ios", major: 17)
         XCTAssertTrue(phone.reaches(["android-8", "ios-17", "linux"]))
         XCTAssertTrue(phone.reaches(["ios"]))
         XCTAssertFalse(phone.reaches(["ios-18", "macos-14"]))
         XCTAssertFalse(phone.reaches(["ios-x"]))
         XCTAssertFalse(phone.reaches([]))
-        XCTAssertTrue(System(platform: "linux", major: 6).reaches(["linux"]))
+        XCTAssertTrue(OperatingSystem(platform: "linux", major: 6).reaches(["linux"]))
     }
 
     func testAWinnerMustLeadByMoreThanTheMargin() {
