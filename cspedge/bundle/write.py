@@ -14,6 +14,7 @@ from cspedge.bundle import bom, content, golden, licenses, names, signature
 from cspedge.bundle.apps import App, Project, get_app
 from cspedge.bundle.manifest import NAME, SIGNATURE, validate
 from cspedge.bundle.refusal import Refusal
+from cspedge.bundle.sizes import Part, parts
 from cspedge.config import load_target
 from cspedge.digest import pretty_json, sha256_file
 from cspedge.errors import InputError, TargetError, UsageError
@@ -47,11 +48,12 @@ class BundleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundled:
-    """A bundle that was written. files: bytes by path, signature and manifest among them."""
+    """A bundle that was written. files: bytes by path, with manifest and signature; sizes: the same by purpose."""
 
     path: Path
     manifest: Mapping[str, Any]
     files: Mapping[str, int]
+    sizes: tuple[Part, ...]
     signed: bool
     exit_code: int
     zip: Path | None = None
@@ -77,6 +79,7 @@ def bundle(run: RunOptions, options: BundleOptions, ui: Ui) -> Bundled:
     key = None if options.key is None else signature.read_private(options.key)
     run = replace(run, targets=_targets(run.targets, options.app))
     outcome = pipeline.execute(run, Upto.BENCH if options.latency else Upto.EVALUATE, ui)
+    assert outcome.report is not None
     chosen = _chosen(outcome.results, run.precisions)
     stem = f"{names.safe_name(outcome.info.file_stem)}-{options.version}"
     with atomic.staging(run.out) as staging:
@@ -84,6 +87,7 @@ def bundle(run: RunOptions, options: BundleOptions, ui: Ui) -> Bundled:
         draft.mkdir()
         manifest = _fill(draft, run, options, outcome, chosen, ui)
         for path, data in app.files(manifest).items():
+            (draft / path).parent.mkdir(parents=True, exist_ok=True)
             (draft / path).write_bytes(data)
         manifest = _finish(draft, manifest, outcome)
         if key is not None:
@@ -100,6 +104,7 @@ def bundle(run: RunOptions, options: BundleOptions, ui: Ui) -> Bundled:
         path=final,
         manifest=manifest,
         files=sizes,
+        sizes=parts(manifest, sizes, outcome.report["artifacts"]),
         signed=key is not None,
         exit_code=outcome.exit_code,
         zip=packed,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cspedge.cli import options as opt
-from cspedge.cli.console import ConsoleUi, print_json, quiet_stdout
+from cspedge.cli.console import ConsoleUi, print_json, quiet_stdout, stdout_console
 
 if TYPE_CHECKING:
     from cspedge.bundle.verify import Verified
@@ -101,27 +101,25 @@ def _document(found: Bundled) -> dict[str, Any]:
         "signed": found.signed,
         "bytes": sum(found.files.values()),
         "files": dict(found.files),
+        "sizes": [{"name": part.name, "bytes": part.bytes, "buys": part.buys} for part in found.sizes],
         "artifacts": [f"{a['target']}/{a['precision']}" for a in found.manifest["artifacts"]],
     }
 
 
 def _print_sizes(found: Bundled) -> None:
-    """What each part costs, and what it gives for that."""
+    """What each part takes, and what it gives for that."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for part in found.sizes:
+        table.add_row(f"{part.bytes:,}", escape(part.name), escape(part.buys))
     total = sum(found.files.values())
-    for artifact in found.manifest["artifacts"]:
-        evidence = artifact["evidence"]
-        accuracy, latency = evidence["accuracy"], evidence["latency"]
-        says = [evidence["verdict"]]
-        if accuracy is not None:
-            says.append(f"top-1 {accuracy['top1']:.2%} ({accuracy['drop_top1'] * -100:+.2f} points to fp32)")
-        if latency is not None:
-            says.append(f"{latency['p50_ms']:.2f} ms here")
-        print(f"{artifact['bytes']:>12,}  {artifact['path']}: {', '.join(says)}")
-    inside = {name for artifact in found.manifest["artifacts"] for name in artifact["files"]}
-    for name, size in found.files.items():
-        if name not in inside:
-            print(f"{size:>12,}  {name}")
-    print(f"{total:>12,}  in all, {'signed' if found.signed else 'not signed (--sign private.pem)'}")
+    table.add_row(f"{total:,}", "in all", "signed" if found.signed else "not signed (--sign private.pem)")
+    stdout_console().print(table)
     for path in filter(None, (found.path, found.zip, found.project)):
         print(f"written to {path}")
 

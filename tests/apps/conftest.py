@@ -1,4 +1,4 @@
-"""Both cores, compiled once, and a real bundle that they must take."""
+"""Both cores and the C++ example, compiled once, and a real bundle that they must take."""
 
 from __future__ import annotations
 
@@ -26,8 +26,19 @@ def _load(name: str) -> ModuleType:
     return sys.modules[full]
 
 
+@pytest.fixture(scope="session")
+def toolchains() -> ModuleType:
+    return _load("toolchains")
+
+
 @pytest.fixture(scope="session", params=["kotlin", "swift"])
 def core(request: pytest.FixtureRequest) -> Any:
+    return getattr(_load("toolchains"), request.param)()
+
+
+@pytest.fixture(scope="session", params=["kotlin", "swift", "cpp"])
+def resizer(request: pytest.FixtureRequest) -> Any:
+    """What makes tensors of images: both cores and the C++ example."""
     return getattr(_load("toolchains"), request.param)()
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-IOS, CORE = ROOT / "apps" / "ios", ROOT / "apps" / "android" / "core"
+IOS, CORE, CPP = ROOT / "apps" / "ios", ROOT / "apps" / "android" / "core", ROOT / "apps" / "cpp"
 BUILD = ROOT / "build" / "apps"
 JARS = ROOT / ".venv-kotlin" / "lib"
 
@@ -74,6 +74,30 @@ def swift() -> Core:
     with _locked("swift"):
         _build(["swift", "build", "--build-tests"], IOS)
     return Core(name="swift", command=(str(IOS / ".build" / "debug" / "CspEdgeCheck"),))
+
+
+def cpp() -> Core:
+    """Compiles the C++ example's preprocessing with a check program of its own; skips where it cannot."""
+    require_cpp()
+    sources = [CPP / f"{name}.cpp" for name in ("bundle", "image", "preprocess")]
+    sources.append(ROOT / "tests" / "apps" / "cpp" / "check.cpp")
+    program = BUILD / f"cpp-{_digest([*sources, *CPP.glob('*.h')])}"
+    with _locked("cpp"):
+        if not program.exists():
+            draft = program.with_suffix(".draft")
+            options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{CPP}"]
+            _build(["g++", *options, *map(str, sources), "-lcrypto", "-o", str(draft)], CPP)
+            draft.rename(program)
+    return Core(name="cpp", command=(str(program),))
+
+
+def require_cpp() -> None:
+    """Skips where the C++ example cannot be built."""
+    if shutil.which("g++") is None:
+        pytest.skip("the C++ example needs a compiler (apt-get install g++)")
+    for header, package in (("openssl/evp.h", "libssl-dev"), ("nlohmann/json.hpp", "nlohmann-json3-dev")):
+        if not (Path("/usr/include") / header).exists():
+            pytest.skip(f"the C++ example needs {header} (apt-get install {package})")
 
 
 def _build(command: list[str], folder: Path) -> None:

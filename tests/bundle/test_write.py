@@ -48,6 +48,23 @@ def test_the_manifest_says_what_the_report_says(made: Bundled) -> None:
     assert all(not file.is_symlink() for file in made.path.rglob("*"))
 
 
+def test_what_each_part_takes_and_buys(made: Bundled) -> None:
+    sizes = {part.name: part for part in made.sizes}
+    assert sum(part.bytes for part in made.sizes) == sum(made.files.values())
+    rows = json.loads((made.path.parent / "report.json").read_text(encoding="utf-8"))["artifacts"]
+    for artifact in made.manifest["artifacts"]:
+        part = sizes[f"{artifact['target']}/int8"]
+        (row,) = [r for r in rows if (r["target"], r["precision"]) == (artifact["target"], "fp32")]
+        assert part.bytes == artifact["bytes"]
+        assert f"top-1 {artifact['evidence']['accuracy']['top1']:.2%}" in part.buys
+        assert f"{row['bytes'] / part.bytes:.1f} times smaller" in part.buys
+    golden = sum(size for name, size in made.files.items() if name.startswith("golden/"))
+    assert sizes["golden/"].bytes == golden
+    assert sizes["golden/"].buys.startswith("8 images")
+    assert sizes["run.py"].buys == "what runs it: --app python"
+    assert "what runs it" not in sizes["bom.cdx.json"].buys
+
+
 def test_golden_holds_real_images_and_the_reference(made: Bundled) -> None:
     images = made.manifest["golden"]["images"]
     assert len(images) == 8
@@ -100,9 +117,8 @@ def test_the_same_bytes_from_nothing_in_another_folder(made: Bundled, keys: tupl
     assert [n for n in names if (again / n).read_bytes() != (made.path / n).read_bytes()] == []
     assert made.zip is not None
     assert (tmp_path / "here" / made.zip.name).read_bytes() == made.zip.read_bytes()
-    sizes = {m[2]: int(m[1].replace(",", "")) for m in re.finditer(r"^ *([\d,]+)  (\S+)$", done.stdout, re.MULTILINE)}
-    assert sizes["manifest.json"] == made.files["manifest.json"]
-    assert f"{sum(made.files.values()):,}  in all, signed" in done.stdout
+    sizes = {m[2]: int(m[1].replace(",", "")) for m in re.finditer(r"^ *([\d,]+) +(\S+) ", done.stdout, re.MULTILINE)}
+    assert sizes == {part.name: part.bytes for part in made.sizes} | {"in": sum(made.files.values())}
 
 
 def test_a_version_that_exists_is_never_replaced(made: Bundled, keys: tuple[Path, Path], capsys: Any) -> None:

@@ -13,6 +13,7 @@ from cspedge.errors import unknown
 APPS: dict[str, str] = {
     "plain": "cspedge.bundle.apps.plain",
     "python": "cspedge.bundle.apps.python",
+    "cpp": "cspedge.bundle.apps.cpp",
 }
 
 

@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cspedge.bundle.apps.sources import requirements
+
 if TYPE_CHECKING:
     from cspedge.bundle.apps import Project
 
@@ -17,11 +19,9 @@ DELIVERIES: tuple[str, ...] = ()
 
 def files(manifest: Mapping[str, Any]) -> Mapping[str, bytes]:
     """`run.py`, which is `loader.py` beside this file, and what it needs, in the versions the golden answers are of."""
-    needed = {"numpy": version("numpy"), "pillow": version("pillow")}
-    needed |= {a["runtime"]["name"]: a["runtime"]["version"] for a in manifest["artifacts"]}
-    requirements = "".join(f"{name}=={found}\n" for name, found in sorted(needed.items()))
     loader = (Path(__file__).parent / "loader.py").read_bytes()
-    return {"run.py": loader, "requirements.txt": requirements.encode()}
+    needed = requirements(manifest, numpy=version("numpy"), pillow=version("pillow"))
+    return {"run.py": loader, "requirements.txt": needed}
 
 
 def project(project: Project) -> Path | None:

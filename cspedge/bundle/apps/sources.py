@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cspedge import atomic
 from cspedge.resources import data_folder
@@ -22,6 +23,12 @@ def app_sources(name: str) -> dict[str, bytes]:
         if path.is_file() and not _BUILT.intersection(place.parts):
             found[place.as_posix()] = path.read_bytes()
     return found
+
+
+def requirements(manifest: Mapping[str, Any], **besides: str) -> bytes:
+    """requirements.txt of a bundle: its runtimes in their very versions, and other packages by version."""
+    needed = {**besides, **{a["runtime"]["name"]: a["runtime"]["version"] for a in manifest["artifacts"]}}
+    return "".join(f"{name}=={found}\n" for name, found in sorted(needed.items())).encode()
 
 
 def write_project(out: Path, name: str, files: Mapping[str, bytes], folders: Mapping[str, Path]) -> Path:
