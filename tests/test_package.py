@@ -42,7 +42,8 @@ def test_the_wheel_carries_its_data_and_types(wheel: Path) -> None:
     assert "cspedge/_data/calib/default.toml" in names
     assert "cspedge/_data/bundle.schema.json" in names
     assert "cspedge/bundle/apps/loader.py" in names
-    sources = subprocess.run(["git", "ls-files", "apps/cpp"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = ["git", "ls-files", "apps/cpp", "apps/ios"]
+    sources = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
     carried = {n.removeprefix("cspedge/_data/") for n in names if n.startswith("cspedge/_data/apps/")}
     assert carried == set(sources.stdout.split())
     assert "cspedge/report/templates/report.html.j2" in names

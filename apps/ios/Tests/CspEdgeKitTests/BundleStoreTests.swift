@@ -12,8 +12,9 @@ final class BundleStoreTests: BundleTestCase {
         let store = BundleStore(root: root, name: bundle.manifest.name, key: key)
         async let one = store.accept(folder, runtime: runtime)
         async let two = store.accept(folder, runtime: runtime)
-        for accepted in try await [one, two] {
-            XCTAssertEqual(accepted.report.largest, [bundle.manifest.artifacts[0].label: 0])
+        let accepted = try await [one, two]
+        for report in accepted.map(\.report) {
+            XCTAssertEqual(report.largest, [bundle.manifest.artifacts[0].label: 0])
         }
         let installed = try await store.installed()
         XCTAssertEqual(installed?.manifest, bundle.manifest)
