@@ -57,3 +57,8 @@ def swift_syntax() -> ModuleType:
 def plist() -> Callable[[str], Any]:
     """Reads a property list of apps/ios by its path there."""
     return lambda path: plistlib.loads((_load("swift_syntax").IOS / path).read_bytes())
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> ModuleType:
+    return _load("make_bundle")

@@ -37,7 +37,7 @@ class Made:
     public: Path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # tests of the session's core are moved together, out of their module's order
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     root = tmp_path_factory.mktemp("ios")
     private, public = signature.make_keys(root / "keys")
@@ -186,6 +186,20 @@ def test_an_asset_pack_has_apple_s_layout_and_the_key_stays_in_the_app(made: Mad
     inside = project(made.inside)
     assert [path.name for path in sorted((inside / "App").glob("*.xcodeproj"))] == ["CspEdgeSample.xcodeproj"]
     assert [path for path in inside.rglob("*") if path.name.startswith(("Downloader", "Packs"))] == []
+
+
+@pytest.mark.parametrize("core", ["swift"], indirect=True, scope="session")
+def test_the_kit_runs_the_project_s_executorch_program(made: Made, core: Any, make_bundle: Any) -> None:
+    """On ExecuTorch itself, in a process of its own; Core ML's artifact is for other systems."""
+    folder = project(made.inside) / ios.SIGNED_FOLDER / made.inside.path.name
+    manifest = made.inside.manifest
+    image = manifest["golden"]["images"][0]
+    job = {"do": "classify", "bundle": str(folder), "key": str(folder.with_name("public.pem"))}
+    pixels = {"rgb": str(folder / image["rgb"]), "width": image["width"], "height": image["height"]}
+    (answer,) = core.run([{**job, **pixels, **make_bundle.runtime(manifest, "executorch")}])
+    assert answer["artifact"] == "executorch/fp32"
+    assert answer["passed"] == [True] * len(manifest["golden"]["images"])
+    assert answer["top"][0][0] == image["label"]
 
 
 def test_the_readme_names_what_is_there(made: Made) -> None:

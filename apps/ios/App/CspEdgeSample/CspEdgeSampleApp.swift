@@ -20,7 +20,12 @@ struct RootView: View {
         case .loading:
             ProgressView("Checking the models")
         case .failed(let failure):
-            FailureView(failure: failure)
+            VStack {
+                FailureView(failure: failure)
+                Button("Try again", systemImage: "arrow.clockwise") {
+                    Task { await model.start() }
+                }
+            }
         case .ready:
             TabView {
                 ClassifyView(model: model)

@@ -40,16 +40,17 @@ final class SampleModel {
     private var classifier: Classifier?
     private var bundle: ModelBundle?
 
-    /// Opens the models; once, when the app starts.
+    /// Opens the models: when the app starts, and again where that failed.
     func start() async {
         guard bundle == nil else { return }
+        phase = .loading
         do {
             let opened = try await CspEdgeModels.open()
+            try await open(opened.bundle, artifact: nil)
             bundle = opened.bundle
             notTaken = opened.notTaken
             version = opened.bundle.manifest.version
             artifacts = Classifier.choices(opened.bundle.manifest, CspEdgeModels.runtime)
-            try await open(opened.bundle, artifact: nil)
             phase = .ready
         } catch {
             phase = .failed(Failure(error))

@@ -38,7 +38,9 @@ public struct ModelSource: Sendable {
         key = try VerifyingKey(pem: try String(contentsOf: pem, encoding: .utf8))
         let delivery = resources.appendingPathComponent("delivery.json")
         if files.fileExists(atPath: delivery.path) {
-            let delivery = try JSONDecoder().decode(Delivery.self, from: try Data(contentsOf: delivery))
+            guard let delivery = try? JSONDecoder().decode(Delivery.self, from: try Data(contentsOf: delivery)) else {
+                throw KitError.modelsMissing("delivery.json does not say what they are delivered by")
+            }
             place = .delivered(delivery, store: support.appendingPathComponent(delivery.name))
             return
         }
@@ -53,8 +55,8 @@ public struct ModelSource: Sendable {
 
     /// The bundle in force, with its signature and bytes checked.
     ///
-    /// In the app it is the one that came with it. A delivered one is fetched, and where its version is not the
-    /// installed one's, put through all checks of `BundleStore.accept`; the one before it stays where they fail.
+    /// In the app it is the one that came with it. A delivered one is fetched, and where it is not the one that is
+    /// installed, put through all checks of `BundleStore.accept`; the one before it stays where they fail.
     /// fetch: gives the folder that a delivery puts on the device.
     public func open(
         runtime: any ModelRuntime, fetch: @Sendable (Delivery) async throws -> URL
@@ -83,7 +85,7 @@ public struct ModelSource: Sendable {
         }
         do {
             let folder = try await fetch(delivery)
-            if let before, before.manifest.version == declaredVersion(folder) {
+            if let before, try isInstalled(folder, before) {
                 return OpenedBundle(bundle: before, notTaken: nil)
             }
             return OpenedBundle(bundle: try await store.accept(folder, runtime: runtime).bundle, notTaken: nil)
@@ -93,9 +95,13 @@ public struct ModelSource: Sendable {
         }
     }
 
-    /// What an unchecked manifest says, only to spare the checks of a bundle that is installed; nil where it says none.
-    private func declaredVersion(_ folder: URL) -> Version? {
-        guard let bytes = try? Data(contentsOf: folder.appendingPathComponent("manifest.json")) else { return nil }
-        return (try? Manifest(bytes))?.version
+    /// Whether a folder has the manifest that is installed, to the byte, and so the same files: then there is nothing to
+    /// take. Nothing is read from a manifest before its signature was checked.
+    private func isInstalled(_ folder: URL, _ installed: ModelBundle) throws -> Bool {
+        let digests = try [folder, installed.folder].map { folder in
+            let manifest = folder.appendingPathComponent("manifest.json")
+            return FileManager.default.fileExists(atPath: manifest.path) ? try sha256(fileAt: manifest) : nil
+        }
+        return digests[0] != nil && digests[0] == digests[1]
     }
 }

@@ -50,7 +50,7 @@ final class ModelSourceTests: BundleTestCase {
         let first = try await source().open(runtime: nothing) { _ in good }
         XCTAssertNil(first.notTaken)
         XCTAssertTrue(first.bundle.folder.path.hasPrefix(root.path), "a delivered bundle is copied into the store")
-        // the same version is not taken again, and the place stays
+        // the same bundle is not taken again, and the place stays
         let second = try await source().open(runtime: nothing) { _ in good }
         XCTAssertEqual(second.bundle.folder.lastPathComponent, first.bundle.folder.lastPathComponent)
         // neither a failed download nor a damaged pack changes what is in force
@@ -67,6 +67,11 @@ final class ModelSourceTests: BundleTestCase {
         let repaired = try await source().open(runtime: nothing) { _ in good }
         XCTAssertNotEqual(repaired.bundle.folder.lastPathComponent, first.bundle.folder.lastPathComponent)
         XCTAssertNil(repaired.notTaken)
+    }
+
+    func testADeliveryThatSaysNothingIsAnError() throws {
+        try Data("{}".utf8).write(to: resources.appendingPathComponent("delivery.json"))
+        XCTAssertThrowsError(try source()) { XCTAssertTrue($0 is KitError, "\($0)") }
     }
 
     func testNoArtifactThatRunsIsAnErrorThatNamesThem() async throws {
