@@ -17,3 +17,8 @@ dependencyResolutionManagement {
 rootProject.name = "cspedge"
 
 include(":core")
+include(":models")
+include(":app")
+if (providers.gradleProperty("cspedge.delivery").orNull == "play-ai-pack") {
+    include(":pack")
+}

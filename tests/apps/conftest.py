@@ -31,9 +31,14 @@ def toolchains() -> ModuleType:
     return _load("toolchains")
 
 
+@pytest.fixture(scope="session")
+def kotlin_syntax() -> ModuleType:
+    return _load("kotlin_syntax")
+
+
 @pytest.fixture(scope="session", params=["kotlin", "swift"])
-def core(request: pytest.FixtureRequest) -> Any:
-    return getattr(_load("toolchains"), request.param)()
+def core(request: pytest.FixtureRequest, toolchains: ModuleType) -> Any:
+    return getattr(toolchains, request.param)()
 
 
 @pytest.fixture(scope="session", params=["kotlin", "swift", "cpp"])

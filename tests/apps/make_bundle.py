@@ -20,9 +20,10 @@ from cspedge.types import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class RealBundle:
-    """A signed bundle, the keys that signed it, and another pair."""
+    """A signed bundle, the keys that signed it, and another pair. run: what it was made from."""
 
     path: Path
+    run: RunOptions
     private: Path
     public: Path
     other: Path
@@ -84,4 +85,4 @@ def make(folder: Path) -> RealBundle:
     )
     options = BundleOptions(key=private, latency=False, version="1.2.0", minimum_version="1.0.0")
     made = bundle(run, options, Silent())
-    return RealBundle(path=made.path, private=private, public=public, other=other, other_public=other_public)
+    return RealBundle(path=made.path, run=run, private=private, public=public, other=other, other_public=other_public)

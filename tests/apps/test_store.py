@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# A runtime that says that it was started and then never answers.
+HANGS = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); sys.stdin.buffer.read()"
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +73,24 @@ def test_damage_of_the_installed_bundle_is_seen_and_repaired(
     damaged, _, repaired = core.run([look, accept, look])
     assert damaged["kind"] == "file-changed"
     assert repaired == "1.2.0"
+
+
+def test_a_process_killed_in_the_middle_of_accepting_leaves_the_old_bundle_in_force(
+    core: Any, real_bundle: Any, versions: dict[str, Path], tmp_path: Path
+) -> None:
+    """Killed while the new bundle is copied whole, checked and answers its golden images."""
+    store, marker = tmp_path / "store", tmp_path / "started"
+    common = {"store": str(store), "name": real_bundle.manifest["name"], "key": str(real_bundle.public)}
+    accept = {"do": "accept", **common, **real_bundle.runtime()}
+    look = {"do": "installed", **common}
+    core.run([{**accept, "bundle": str(versions["1.2.0"])}])
+    hanging = {**accept, "bundle": str(versions["2.0.0"]), "runtime": [sys.executable, "-c", HANGS, str(marker)]}
+    with core.started([hanging]) as process:
+        while not marker.exists():
+            assert process.poll() is None, "it ended before its golden images"
+            time.sleep(0.01)
+    assert len(list(store.iterdir())) > 2, "nothing of the new bundle was there yet"
+    assert core.run([look]) == ["1.2.0"]
+    _, after = core.run([{**accept, "bundle": str(versions["2.0.0"])}, look])
+    assert after == "2.0.0"
+    assert sorted(p.name.split("-")[0] for p in store.iterdir()) == ["bundle", "installed.json"]

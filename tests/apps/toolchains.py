@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-IOS, CORE, CPP = ROOT / "apps" / "ios", ROOT / "apps" / "android" / "core", ROOT / "apps" / "cpp"
+IOS, ANDROID, CPP = ROOT / "apps" / "ios", ROOT / "apps" / "android", ROOT / "apps" / "cpp"
+API = Path(__file__).with_name("android_api")
 BUILD = ROOT / "build" / "apps"
 JARS = ROOT / ".venv-kotlin" / "lib"
 
@@ -40,9 +41,66 @@ class Core:
         assert len(answers) == len(jobs)
         return answers
 
+    @contextmanager
+    def started(self, jobs: Sequence[Mapping[str, Any]]) -> Iterator[subprocess.Popen[bytes]]:
+        """The jobs under way, in a process that is killed (SIGKILL) at the end of the block."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "jobs.json"
+            path.write_text(json.dumps(jobs))
+            with subprocess.Popen([*self.command, str(path)], stdout=subprocess.DEVNULL) as process:
+                try:
+                    yield process
+                finally:
+                    process.kill()
+
 
 def kotlin() -> Core:
     """Compiles `core` with its check program; skips where there is no JDK or no compiler."""
+    classes = kotlin_classes("core", kotlin_folders("core"))
+    return Core(name="kotlin", command=kotlin_command("cspedge.core.CheckKt", classes))
+
+
+def kotlin_folders(module: str, *parts: str) -> list[Path]:
+    """Folders of Kotlin sources of a module: of `parts`, or what it compiles and its tests."""
+    return [ANDROID / module / "src" / part / "kotlin" for part in parts or ("main", "test")]
+
+
+def kotlin_command(main: str, *classes: Path) -> tuple[str, ...]:
+    """The JVM that runs a program of these classes with `core`'s resources; arguments follow."""
+    places = [*classes, ANDROID / "core" / "src" / "main" / "resources", kotlin_jars()[1]]
+    return ("java", "-XX:+UseSerialGC", "-cp", os.pathsep.join(map(str, places)), main)
+
+
+def kotlin_classes(name: str, folders: Sequence[Path], *uses: Path) -> Path:
+    """Compiles Kotlin sources (folders, files) against other classes, once; warnings are errors. Where they lie."""
+    compiler, library = kotlin_jars()
+    sources = [path for folder in folders for path in ([folder] if folder.is_file() else sorted(folder.rglob("*.kt")))]
+    used = hashlib.sha256(" ".join(place.name for place in uses).encode()).hexdigest()[:16]
+    digest = _digest([*sources, ANDROID / "kotlin-requirements.txt", Path(__file__)])
+    classes = BUILD / f"kotlin-{name}-{digest}-{used}"
+    with _locked("kotlin"):
+        if not classes.exists():
+            draft = classes.with_suffix(".draft")
+            shutil.rmtree(draft, ignore_errors=True)
+            java = ["java", "-XX:+UseSerialGC", "-cp", str(compiler), "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
+            # Java 8's library: that of Android 8 holds no more of it
+            platform = ["-Xjdk-release=8", "-jvm-target", "1.8"]
+            options = ["-no-stdlib", "-no-reflect", "-Werror", *platform, "-d", str(draft)]
+            path = os.pathsep.join(map(str, (library, *uses)))
+            _build([*java, *options, "-cp", path, *map(str, folders)], ANDROID)
+            draft.rename(classes)
+    return classes
+
+
+def android_classes() -> tuple[Path, ...]:
+    """`models`, the app with its models inside and its tests; then `core`. Android's API is what `API` declares."""
+    core = kotlin_classes("core", kotlin_folders("core"))
+    sources = [API, *kotlin_folders("models", "main"), *kotlin_folders("app", "main", "apk", "test", "androidTest")]
+    return kotlin_classes("android", sources, core), core
+
+
+def kotlin_jars() -> tuple[Path, Path]:
+    """The compiler and its standard library; skips where they or a JDK are missing."""
     if shutil.which("java") is None:
         pytest.skip("Kotlin's core needs a JDK (apt-get install openjdk-17-jdk-headless)")
     jars = sorted(JARS.glob("python*/site-packages/run_kotlin_kernel/jars/*.jar"))
@@ -50,19 +108,7 @@ def kotlin() -> Core:
     library = [jar for jar in jars if jar.name.startswith("kotlin-stdlib-")]
     if not compiler or not library:
         pytest.skip("Kotlin's core needs its compiler (make kotlin)")
-    sources = sorted(CORE.rglob("*.kt"))
-    classes = BUILD / f"kotlin-{_digest([*sources, ROOT / 'apps' / 'android' / 'kotlin-requirements.txt'])}"
-    with _locked("kotlin"):
-        if not classes.exists():
-            draft = classes.with_suffix(".draft")
-            shutil.rmtree(draft, ignore_errors=True)
-            folders = [str(CORE / "src" / part / "kotlin") for part in ("main", "test")]
-            java = ["java", "-XX:+UseSerialGC", "-cp", str(compiler[0]), "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
-            options = ["-no-stdlib", "-no-reflect", "-Werror", "-jvm-target", "17"]
-            _build([*java, *options, "-cp", str(library[0]), "-d", str(draft), *folders], CORE)
-            draft.rename(classes)
-    path = os.pathsep.join(map(str, (classes, CORE / "src" / "main" / "resources", library[0])))
-    return Core(name="kotlin", command=("java", "-XX:+UseSerialGC", "-cp", path, "cspedge.core.CheckKt"))
+    return compiler[0], library[0]
 
 
 def swift() -> Core:

@@ -1,6 +1,6 @@
 // Pure Kotlin on the JVM's own library, for Android 8 (API 26) and later: java.nio.file and java.util.Base64.
 plugins {
-    kotlin("jvm") version "2.3.10"
+    alias(libs.plugins.kotlin.jvm)
 }
 
 kotlin {

@@ -14,6 +14,7 @@ APPS: dict[str, str] = {
     "plain": "cspedge.bundle.apps.plain",
     "python": "cspedge.bundle.apps.python",
     "cpp": "cspedge.bundle.apps.cpp",
+    "android": "cspedge.bundle.apps.android",
 }
 
 

@@ -26,6 +26,12 @@ public class Bundle private constructor(
         return bytes
     }
 
+    /** The bytes of model.sig; null where there is none. */
+    public fun signature(): ByteArray? {
+        val file = folder.resolve(SIGNATURE_FILE)
+        return if (Files.exists(file)) Files.readAllBytes(file) else null
+    }
+
     /** Where an artifact lies, for runtimes that map it; its files are held against their digests now. */
     public fun artifactPath(artifact: Artifact): Path {
         for (path in artifact.files) {

@@ -8,9 +8,9 @@ import java.nio.file.SimpleFileVisitor
 import java.nio.file.attribute.BasicFileAttributes
 import java.util.TreeMap
 
-private const val MAX_FILES = 4096
-private const val MAX_BYTES = 2L shl 30
-private const val MAX_TEXT = 4L shl 20
+internal const val MAX_FILES: Int = 4096
+internal const val MAX_BYTES: Long = 2L shl 30
+internal const val MAX_TEXT: Long = 4L shl 20
 
 /** A file that is there: its size now, and its digest, taken once. */
 internal class FoundFile(val path: Path, val bytes: Long) {

@@ -1,10 +1,8 @@
 package cspedge.core
 
-import java.nio.ByteBuffer
 import java.nio.file.Files
 import java.nio.file.Path
 import java.nio.file.StandardCopyOption
-import java.nio.file.StandardOpenOption
 import java.util.UUID
 
 /** A bundle that was accepted, and what its golden images gave. */
@@ -29,31 +27,66 @@ public class BundleStore(
     @Synchronized
     public fun installed(): Bundle? = state()?.let { Bundle.open(root.resolve(it.folder), key) }
 
+    /** `accept` of the bundle in a folder. */
+    public fun accept(source: Path, runtime: ModelRuntime?): Accepted = accept(FolderSource(source), runtime)
+
     /**
-     * Copies the bundle in `source` into the store, checks the copy and puts it in force.
+     * Copies a bundle into the store, checks the copy and puts it in force.
      *
      * All checks of docs/bundle.md, then: the same name (other-bundle); not older than the one in force, than `oldest`
-     * or than the largest minimum_version that was ever accepted (version-older). Whatever is refused leaves no trace.
+     * or than the largest minimum_version that was ever accepted (version-older). Whatever is refused leaves no trace,
+     * and what a killed process left goes with the next call.
      */
     @Synchronized
-    public fun accept(source: Path, runtime: ModelRuntime?): Accepted {
+    public fun accept(source: BundleSource, runtime: ModelRuntime?): Accepted {
         val before = state()
         Files.createDirectories(root)
+        removeStale(before)
         val folder = "bundle-${UUID.randomUUID()}"
         val staging = root.resolve("$STAGING$folder")
         try {
-            copy(source, staging)
+            Files.createDirectory(staging)
+            source.copyTo(staging)
             val staged = Bundle.open(staging, key)
             checkVersion(staged.manifest, before)
             val report = replayGolden(staged, runtime)
+            syncFolders(staging)
             Files.move(staging, root.resolve(folder), StandardCopyOption.ATOMIC_MOVE)
             val floor = maxOf(staged.manifest.minimumVersion, before?.floor ?: Version(0, 0, 0))
-            write(State(folder, staged.manifest.version, floor))
-            removeStale(folder)
+            val after = State(folder, staged.manifest.version, floor)
+            write(after)
+            removeStale(after)
             return Accepted(Bundle.open(root.resolve(folder), key), report)
         } finally {
-            staging.toFile().deleteRecursively()
+            staging.toFile().deleteRecursively() // what stays goes with the next call
         }
+    }
+
+    /**
+     * The bundle to use, where `source` comes with the app: the one in force if it has the same signature or is newer
+     * (an update had replaced it), otherwise `source`, accepted now. So a start of the app copies nothing but once.
+     *
+     * A bundle in force that is damaged counts as none. Raises what `accept` raises.
+     */
+    @Synchronized
+    public fun provide(source: BundleSource, runtime: ModelRuntime?): Bundle {
+        val current = intact()
+        if (current != null && source.signature().contentEquals(current.signature())) {
+            removeStale(state())
+            return current
+        }
+        return try {
+            accept(source, runtime).bundle
+        } catch (refusal: Refusal) {
+            if (refusal.kind != RefusalKind.VERSION_OLDER || current == null) throw refusal
+            current
+        }
+    }
+
+    private fun intact(): Bundle? = try {
+        installed()
+    } catch (refusal: Refusal) {
+        null // whatever was damaged, `accept` replaces all of it
     }
 
     private fun checkVersion(manifest: Manifest, before: State?) {
@@ -66,15 +99,6 @@ public class BundleStore(
         val least = listOfNotNull(oldest, before?.version, before?.floor).max()
         if (manifest.version < least) {
             throw Refusal(RefusalKind.VERSION_OLDER, "it has version ${manifest.version}; $least is the oldest allowed")
-        }
-    }
-
-    /** Names and sizes are checked before a byte is copied, so that no link is followed and no disk filled. */
-    private fun copy(source: Path, staging: Path) {
-        for ((path, file) in listBundle(source)) {
-            val target = staging.resolve(path)
-            Files.createDirectories(target.parent)
-            Files.copy(file.path, target)
         }
     }
 
@@ -92,26 +116,20 @@ public class BundleStore(
     private fun write(state: State) {
         val fields = mapOf("folder" to state.folder, "version" to state.version, "floor" to state.floor)
         val text = fields.entries.joinToString(", ", "{", "}\n") { (name, value) -> "\"$name\": \"$value\"" }
-        val temporary = root.resolve("$STAGING$STATE")
-        Files.newByteChannel(temporary, WRITE).use { it.write(ByteBuffer.wrap(text.encodeToByteArray())) }
-        Files.move(temporary, root.resolve(STATE), StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING)
+        syncFolder(root) // the bundle's new name before the file that names it
+        replaceDurably(text.encodeToByteArray(), root.resolve("$STAGING$STATE"), root.resolve(STATE))
     }
 
-    private fun removeStale(folder: String) {
+    private fun removeStale(state: State?) {
+        if (!Files.isDirectory(root)) return
+        val kept = setOf(state?.folder, STATE)
         Files.newDirectoryStream(root).use { entries ->
-            val stale = entries.filter { it.fileName.toString() !in setOf(folder, STATE) }
-            stale.forEach { it.toFile().deleteRecursively() }
+            entries.filter { it.fileName.toString() !in kept }.forEach(::remove)
         }
     }
 
     private companion object {
         const val STATE = "installed.json"
         const val STAGING = ".staging-"
-        val WRITE = setOf(
-            StandardOpenOption.CREATE,
-            StandardOpenOption.TRUNCATE_EXISTING,
-            StandardOpenOption.WRITE,
-            StandardOpenOption.SYNC,
-        )
     }
 }

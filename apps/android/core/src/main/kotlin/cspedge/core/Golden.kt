@@ -47,6 +47,26 @@ public fun replayGolden(bundle: Bundle, runtime: ModelRuntime?): GoldenReport {
 }
 
 private fun replay(bundle: Bundle, artifact: Artifact, runtime: ModelRuntime, inputs: List<FloatArray>): Double {
+    var largest = 0.0
+    for ((row, distances) in goldenDistances(bundle, artifact, runtime, inputs).withIndex()) {
+        distances.firstOrNull { !it.holds }?.let { throw mismatch(artifact, row, it) }
+        largest = maxOf(largest, distances.maxOf { it.difference })
+    }
+    return largest
+}
+
+/** How far one output is from the golden answer: the largest difference of any value (NaN: not finite), what may be. */
+public data class Distance(val output: String, val difference: Double, val allowed: Double) {
+    public val holds: Boolean get() = difference <= allowed
+}
+
+/** For each input, in order, the distance of each output. Refusal artifact-refused where it does not load or run. */
+internal fun goldenDistances(
+    bundle: Bundle,
+    artifact: Artifact,
+    runtime: ModelRuntime,
+    inputs: List<FloatArray>,
+): List<List<Distance>> {
     val outputs = bundle.manifest.outputs
     val golden = artifact.golden.mapIndexed { index, entry -> bundle.goldenRows(entry, outputs[index]) }
     val path = bundle.artifactPath(artifact)
@@ -55,16 +75,12 @@ private fun replay(bundle: Bundle, artifact: Artifact, runtime: ModelRuntime, in
     } catch (error: Exception) { // runtimes throw what they like; whatever it is, the artifact does not run
         throw Refusal(RefusalKind.ARTIFACT_REFUSED, "${artifact.label} does not load or run: ${error.message}", error)
     }
-    var largest = 0.0
-    for ((row, answer) in answers.withIndex()) {
-        for ((index, output) in outputs.withIndex()) {
+    return answers.mapIndexed { row, answer ->
+        outputs.mapIndexed { index, output ->
             val difference = difference(answer.getOrNull(index), golden[index][row])
-            val allowed = artifact.golden[index].maxAbs ?: 0.0
-            if (!(difference <= allowed)) throw mismatch(artifact, output, row, difference, allowed)
-            largest = maxOf(largest, difference)
+            Distance(output.name, difference, artifact.golden[index].maxAbs ?: 0.0)
         }
     }
-    return largest
 }
 
 /** The largest absolute difference; NaN where a value is not finite or the sizes differ. */
@@ -73,8 +89,8 @@ private fun difference(answer: FloatArray?, golden: FloatArray): Double {
     return golden.indices.maxOf { abs(answer[it].toDouble() - golden[it]) }
 }
 
-private fun mismatch(artifact: Artifact, output: Output, row: Int, difference: Double, allowed: Double) = Refusal(
+private fun mismatch(artifact: Artifact, row: Int, found: Distance) = Refusal(
     RefusalKind.GOLDEN_MISMATCH,
-    "${artifact.label} answers golden image $row with a difference of $difference in '${output.name}'; $allowed is " +
-        "allowed",
+    "${artifact.label} answers golden image $row with a difference of ${found.difference} in '${found.output}'; " +
+        "${found.allowed} is allowed",
 )

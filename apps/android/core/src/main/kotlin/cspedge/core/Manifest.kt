@@ -29,14 +29,17 @@ public data class Output(val name: String, val shape: List<Int>, val values: Str
 /** What an output must be on the golden images, and the largest allowed difference of any value (null: reference). */
 public data class GoldenOutput(val output: String, val file: String, val maxAbs: Double?)
 
+/** `inputShape`: [1, 3, H, W]; `runtimeOptions`: what the runtime is to be opened with, as text (`true`). */
 public data class Artifact(
     val target: String,
     val backend: String,
     val precision: String,
     val path: String,
     val files: List<String>,
+    val inputShape: List<Int>,
     val runtimeName: String,
     val runtimeVersion: String,
+    val runtimeOptions: Map<String, String>,
     val verdict: String,
     val golden: List<GoldenOutput>,
 ) {
@@ -97,6 +100,7 @@ private val SCHEMA: Schema by lazy {
 
 private fun read(root: JsonObject): Manifest {
     val model = root["model"].obj()
+    val inputShape = root["input"].obj()["shape"].list().map { it.int() }
     return Manifest(
         name = root["name"].text(),
         version = Version.parse(root["version"].text()),
@@ -107,7 +111,7 @@ private fun read(root: JsonObject): Manifest {
         outputs = root["outputs"].objects().map { output ->
             Output(output["name"].text(), output["shape"].list().map { it.int() }, output["values"].text())
         },
-        artifacts = root["artifacts"].objects().map(::readArtifact),
+        artifacts = root["artifacts"].objects().map { readArtifact(it, inputShape) },
         goldenImages = root["golden"].obj()["images"].objects().map(::readImage),
         files = root["files"].objects().map {
             FileEntry(it["path"].text(), it["bytes"].num().toLong(), it["sha256"].text())
@@ -115,17 +119,25 @@ private fun read(root: JsonObject): Manifest {
     )
 }
 
-private fun readArtifact(entry: JsonObject): Artifact = Artifact(
+private fun readArtifact(entry: JsonObject, inputShape: List<Int>): Artifact = Artifact(
     target = entry["target"].text(),
     backend = entry["backend"].text(),
     precision = entry["precision"].text(),
     path = entry["path"].text(),
     files = entry["files"].list().map { it.text() },
+    inputShape = inputShape,
     runtimeName = entry["runtime"].obj()["name"].text(),
     runtimeVersion = entry["runtime"].obj()["version"].text(),
+    runtimeOptions = entry["runtime"].obj()["options"].obj().fields.mapValues { optionText(it.value) },
     verdict = entry["evidence"].obj()["verdict"].text(),
     golden = readGolden(entry["golden"]),
 )
+
+private fun optionText(value: JsonValue): String = when (value) {
+    is JsonString -> value.value
+    is JsonBool -> value.value.toString()
+    else -> value.num().toString()
+}
 
 private fun readGolden(entries: JsonValue): List<GoldenOutput> = entries.objects().map {
     GoldenOutput(it["output"].text(), it["file"].text(), (it.fields["max_abs"] as? JsonNumber)?.value)

@@ -1,6 +1,6 @@
 package cspedge.core
 
-private const val MAX_PATH = 240
+internal const val MAX_PATH: Int = 240
 private val PART = Regex("[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 
 /** Whether a path may stand in a bundle: relative, `/` between parts, ASCII letters, digits, `.`, `_`, `-` only. */

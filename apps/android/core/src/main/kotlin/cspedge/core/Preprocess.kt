@@ -66,7 +66,8 @@ public data class Preprocess(
     /** The model's input for a tensor: x / 255 in float32. */
     public fun input(tensor: ByteArray): FloatArray = FloatArray(tensor.size) { (tensor[it].toInt() and 0xff) / 255f }
 
-    internal fun checkSize(width: Int, height: Int) {
+    /** Refusal image-empty or image-too-large for a size that `tensor` would refuse; before anything is decoded. */
+    public fun checkSize(width: Int, height: Int) {
         if (width <= 0 || height <= 0) {
             throw Refusal(RefusalKind.IMAGE_EMPTY, "the image has $width x $height pixels; both sides must be above 0")
         }

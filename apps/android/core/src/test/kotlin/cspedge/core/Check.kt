@@ -1,17 +1,14 @@
 package cspedge.core
 
-import java.io.DataInputStream
-import java.nio.ByteBuffer
-import java.nio.ByteOrder
 import java.nio.file.Files
-import java.nio.file.Path
+import java.nio.file.Paths
 
 /**
  * Runs a list of jobs through the core and prints one JSON value a line: what Python's tests compare with.
  * The Swift package has the same program, with the same jobs.
  */
 public fun main(arguments: Array<String>) {
-    val jobs = parseJson(Files.readAllBytes(Path.of(arguments.single()))).list()
+    val jobs = parseJson(Files.readAllBytes(Paths.get(arguments.single()))).list()
     for (job in jobs) {
         println(
             try {
@@ -26,7 +23,7 @@ public fun main(arguments: Array<String>) {
 private fun run(job: JsonObject): String = when (val task = job["do"].text()) {
     "preprocess" -> preprocess(job)
     "verify" -> {
-        val bundle = Bundle.open(Path.of(job["bundle"].text()), key(job))
+        val bundle = Bundle.open(Paths.get(job["bundle"].text()), key(job))
         report(replayGolden(bundle, runtime(job, bundle.manifest)))
     }
     "accept" -> accept(job)
@@ -35,11 +32,16 @@ private fun run(job: JsonObject): String = when (val task = job["do"].text()) {
         if (bundle == null) "null" else quoted(bundle.manifest.version.toString())
     }
     "top" -> top(job)
+    "provide" -> provide(job)
+    "classify" -> classify(job)
+    "self-test" -> selfTest(job)
+    "orient" -> orient(job)
+    "median" -> median(job["samples"].list().map { it.num() }).toString()
     else -> error("unknown job '$task'")
 }
 
 private fun preprocess(job: JsonObject): String {
-    val pixels = Files.readAllBytes(Path.of(job["rgb"].text()))
+    val pixels = Files.readAllBytes(Paths.get(job["rgb"].text()))
     val image = RgbImage(job["width"].int(), job["height"].int(), pixels)
     // through Android's packed pixels, with an alpha that must be dropped
     val argb = IntArray(image.width * image.height) {
@@ -47,22 +49,22 @@ private fun preprocess(job: JsonObject): String {
         ((it % 256) shl 24) or (r shl 16) or (g shl 8) or b
     }
     val tensor = Preprocess.read(job["preprocess"].obj()).tensor(RgbImage.fromArgb(image.width, image.height, argb))
-    Files.write(Path.of(job["out"].text()), tensor)
+    Files.write(Paths.get(job["out"].text()), tensor)
     return "{\"sha256\": ${quoted(sha256(tensor))}}"
 }
 
 private fun accept(job: JsonObject): String {
-    val source = Path.of(job["bundle"].text())
+    val source = Paths.get(job["bundle"].text())
     val manifest = source.resolve(MANIFEST_FILE)
     val runtime = if ("runtime" in job.fields) runtime(job, Manifest.parse(Files.readAllBytes(manifest))) else null
     return report(store(job).accept(source, runtime).report)
 }
 
 private fun store(job: JsonObject): BundleStore =
-    BundleStore(Path.of(job["store"].text()), job["name"].text(), requireNotNull(key(job)))
+    BundleStore(Paths.get(job["store"].text()), job["name"].text(), requireNotNull(key(job)))
 
 private fun top(job: JsonObject): String {
-    val logits = floats(Files.readAllBytes(Path.of(job["logits"].text())))
+    val logits = floats(Files.readAllBytes(Paths.get(job["logits"].text())))
     val labels = job["labels"].list().map { it.text() }
     return topK(logits, labels, job["count"].int()).joinToString(", ", "[", "]") {
         "[${it.index}, ${quoted(it.label)}, ${it.probability}]"
@@ -70,7 +72,7 @@ private fun top(job: JsonObject): String {
 }
 
 private fun key(job: JsonObject): VerifyingKey? =
-    (job.fields["key"] as? JsonString)?.let { VerifyingKey.fromPem(Files.readString(Path.of(it.value))) }
+    (job.fields["key"] as? JsonString)?.let { VerifyingKey.fromPem(Files.readAllBytes(Paths.get(it.value)).decodeToString()) }
 
 private fun report(report: GoldenReport): String {
     val largest = report.largest.entries.joinToString(", ") { "${quoted(it.key)}: ${it.value}" }
@@ -85,42 +87,55 @@ private fun quoted(text: String): String = buildString {
     append('"')
 }
 
-private fun floats(bytes: ByteArray): FloatArray = FloatArray(bytes.size / 4).also {
-    ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(it)
+private fun quotedList(texts: List<String>): String = texts.joinToString(", ", "[", "]") { quoted(it) }
+
+/** A start of the app: the bundle among its assets, unpacked where that is needed. */
+private fun provide(job: JsonObject): String {
+    val assets = FolderAssets(Paths.get(job["assets"].text()))
+    val root = job["root"].text()
+    val manifest = Manifest.parse(assets.open("$root/$MANIFEST_FILE").use { it.readBytes() })
+    val bundle = store(job).provide(AssetSource(assets, root), runtime(job, manifest))
+    val version = bundle.manifest.version.toString()
+    return "{\"version\": ${quoted(version)}, \"folder\": ${quoted(bundle.folder.toString())}}"
 }
 
-private fun runtime(job: JsonObject, manifest: Manifest): ModelRuntime? =
-    (job.fields["runtime"] as? JsonArray)?.let { command ->
-        ProcessRuntime(command.items.map { it.text() }, job["backend"].text(), manifest.outputs)
+private fun classify(job: JsonObject): String {
+    val bundle = Bundle.open(Paths.get(job["bundle"].text()), key(job))
+    val runtime = Runtimes(listOfNotNull(runtime(job, bundle.manifest)))
+    val pixels = Files.readAllBytes(Paths.get(job["rgb"].text()))
+    val image = RgbImage(job["width"].int(), job["height"].int(), pixels)
+    return Classifier.open(bundle, runtime).use { classifier ->
+        val answer = classifier.classify(image)
+        check(answer.preprocessMillis > 0 && answer.modelMillis > 0) { "a step that takes no time was not measured" }
+        val top = answer.top.joinToString(", ", "[", "]") { "[${it.index}, ${quoted(it.label)}, ${it.probability}]" }
+        "{\"artifact\": ${quoted(classifier.artifact.label)}, \"top\": $top, " +
+            "\"runnable\": ${quotedList(runnable(bundle.manifest, runtime).map { it.label })}}"
     }
-
-/** A real runtime in a process of its own: float32 in and out over its pipes. */
-private class ProcessRuntime(
-    private val command: List<String>,
-    private val backend: String,
-    private val outputs: List<Output>,
-) : ModelRuntime {
-    override fun runs(artifact: Artifact): Boolean = artifact.backend == backend
-
-    override fun open(artifact: Artifact, path: Path): Session = ProcessSession(
-        ProcessBuilder(command + path.toString()).redirectError(ProcessBuilder.Redirect.INHERIT).start(),
-        outputs,
-    )
 }
 
-private class ProcessSession(private val process: Process, private val outputs: List<Output>) : Session {
-    private val answers = DataInputStream(process.inputStream)
-
-    override fun run(input: FloatArray): List<FloatArray> {
-        val bytes = ByteBuffer.allocate(4 * input.size).order(ByteOrder.LITTLE_ENDIAN)
-        bytes.asFloatBuffer().put(input)
-        process.outputStream.write(bytes.array())
-        process.outputStream.flush()
-        return outputs.map { output -> floats(ByteArray(4 * output.size).also { answers.readFully(it) }) }
+private fun selfTest(job: JsonObject): String {
+    val bundle = Bundle.open(Paths.get(job["bundle"].text()), key(job))
+    val runtime = requireNotNull(runtime(job, bundle.manifest))
+    // a decoder that is off by `shift` levels everywhere: the pixels come from golden/, since the JVM is no phone
+    val shift = job["shift"].int()
+    val golden = bundle.manifest.goldenImages.iterator()
+    val results = selfTest(bundle, runnable(bundle.manifest, runtime).first(), runtime) {
+        val rgb = bundle.goldenRgb(golden.next())
+        RgbImage(rgb.width, rgb.height, ByteArray(rgb.pixels.size) { index -> shifted(rgb.pixels[index], shift) })
     }
-
-    override fun close() {
-        process.outputStream.close()
-        process.waitFor()
+    return results.joinToString(", ", "[", "]") { result ->
+        val distance = result.distances.single()
+        "{\"file\": ${quoted(result.file)}, \"holds\": ${result.holds}, \"tensor\": ${result.tensorHolds}, " +
+            "\"decoded\": ${result.decoded}, \"difference\": ${distance.difference}, \"allowed\": ${distance.allowed}}"
     }
+}
+
+private fun shifted(sample: Byte, by: Int): Byte = ((sample.toInt() and 0xff) + if (sample < 0) -by else by).toByte()
+
+private fun orient(job: JsonObject): String {
+    val pixels = Files.readAllBytes(Paths.get(job["rgb"].text()))
+    val image = RgbImage(job["width"].int(), job["height"].int(), pixels)
+    val upright = Orientation.fromExif(job["exif"].int()).upright(image)
+    Files.write(Paths.get(job["out"].text()), upright.pixels)
+    return "[${upright.width}, ${upright.height}]"
 }

@@ -1,0 +1,3 @@
+package android.app
+
+abstract class Application : android.content.Context()

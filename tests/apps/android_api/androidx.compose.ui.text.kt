@@ -1,0 +1,7 @@
+package androidx.compose.ui.text
+
+class TextStyle {
+    companion object {
+        val Default: TextStyle = TODO()
+    }
+}

@@ -1,0 +1,8 @@
+package cspedge.app
+
+/** What Gradle makes of res/. */
+object R {
+    object string {
+        const val bundle_name = 1
+    }
+}
