@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import plistlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,3 +51,19 @@ def resizer(request: pytest.FixtureRequest) -> Any:
 def real_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A signed bundle of the built-in model for ONNX Runtime, with its keys."""
     return _load("make_bundle").make(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="session")
+def swift_syntax() -> ModuleType:
+    return _load("swift_syntax")
+
+
+@pytest.fixture(scope="session")
+def plist() -> Callable[[str], Any]:
+    """Reads a property list of apps/ios by its path there."""
+    return lambda path: plistlib.loads((_load("swift_syntax").IOS / path).read_bytes())
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> ModuleType:
+    return _load("make_bundle")

@@ -35,10 +35,7 @@ class RealBundle:
 
     def runtime(self) -> Mapping[str, Any]:
         """The fields of a job that let its artifact run."""
-        artifact = self.manifest["artifacts"][0]
-        shape = ",".join(str(side) for side in self.manifest["input"]["shape"][1:])
-        child = Path(__file__).with_name("runtime_child.py")
-        return {"backend": artifact["backend"], "runtime": [sys.executable, str(child), artifact["backend"], shape]}
+        return runtime(self.manifest, self.manifest["artifacts"][0]["backend"])
 
     def copy(self, folder: Path) -> Path:
         """A copy to be changed, under its own name."""
@@ -51,11 +48,27 @@ class RealBundle:
         self.sign(path)
         return path
 
+    def replace(self, path: Path, name: str, data: bytes) -> None:
+        """Another file under its name in a copy at `path`, listed and signed as if it were right."""
+        (path / name).write_bytes(data)
+        manifest = json.loads((path / NAME).read_text())
+        entry = next(entry for entry in manifest["files"] if entry["path"] == name)
+        entry.update(bytes=len(data), sha256=sha256_file(path / name))
+        (path / NAME).write_text(pretty_json(manifest))
+        self.sign(path)
+
     def sign(self, path: Path, private: Path | None = None) -> None:
         files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.name != SIGNATURE]
         digests = {p.relative_to(path).as_posix(): sha256_file(p) for p in files}
         key = signature.read_private(private or self.private)
         (path / SIGNATURE).write_bytes(signature.sign(path.name, digests, key))
+
+
+def runtime(manifest: Mapping[str, Any], backend: str) -> Mapping[str, Any]:
+    """The fields of a job that let this backend's artifacts run."""
+    shape = ",".join(str(side) for side in manifest["input"]["shape"][1:])
+    child = Path(__file__).with_name("runtime_child.py")
+    return {"backend": backend, "runtime": [sys.executable, str(child), backend, shape]}
 
 
 def make(folder: Path) -> RealBundle:

@@ -15,7 +15,6 @@ import pytest
 from cspedge.bundle import verify as python
 from cspedge.bundle.manifest import NAME, SIGNATURE
 from cspedge.bundle.refusal import Refusal
-from cspedge.digest import sha256_file
 
 Change = Callable[[Any, Path], object]
 
@@ -189,16 +188,7 @@ def test_a_changed_byte_in_any_file_is_refused(core: Any, real_bundle: Any, tmp_
 
 def replaced_file(name: str, data: Callable[[bytes], bytes]) -> Change:
     """Another file under its name, listed and signed as if it were right."""
-
-    def apply(real: Any, path: Path) -> None:
-        (path / name).write_bytes(data((path / name).read_bytes()))
-        manifest = json.loads((path / NAME).read_text())
-        entry = next(entry for entry in manifest["files"] if entry["path"] == name)
-        entry.update(bytes=(path / name).stat().st_size, sha256=sha256_file(path / name))
-        (path / NAME).write_text(json.dumps(manifest))
-        real.sign(path)
-
-    return apply
+    return lambda real, path: real.replace(path, name, data((path / name).read_bytes()))
 
 
 def manifest_change(change: Callable[[Any], None]) -> Change:

@@ -15,6 +15,7 @@ APPS: dict[str, str] = {
     "python": "cspedge.bundle.apps.python",
     "cpp": "cspedge.bundle.apps.cpp",
     "android": "cspedge.bundle.apps.android",
+    "ios": "cspedge.bundle.apps.ios",
 }
 
 

@@ -1,5 +1,6 @@
 #if os(macOS) || os(Linux)
     import CspEdgeCore
+    import CspEdgeKit
     import Foundation
 
     /// Runs a list of jobs through the core and prints one JSON value a line: what Python's tests compare with.
@@ -22,15 +23,10 @@
             case "preprocess": return try preprocess(job)
             case "verify":
                 let bundle = try ModelBundle(folder: try url(job, "bundle"), key: try key(job))
-                return describe(try replayGolden(bundle, runtime: try runtime(job, bundle.manifest.outputs)))
+                return describe(try await replayGolden(bundle, runtime: try runtime(job)))
             case "accept":
-                let source = try url(job, "bundle")
-                var runtime: ProcessRuntime?
-                if case .array = (try? job["runtime"])?.value {
-                    let manifest = try Manifest(try Data(contentsOf: source.appendingPathComponent("manifest.json")))
-                    runtime = try Self.runtime(job, manifest.outputs)
-                }
-                return describe(try await store(job).accept(source, runtime: runtime).report)
+                let accepted = try await store(job).accept(try url(job, "bundle"), runtime: try runtime(job))
+                return describe(accepted.report)
             case "installed":
                 guard let bundle = try await store(job).installed() else { return "null" }
                 return quoted(bundle.manifest.version.description)
@@ -41,6 +37,8 @@
                 return "["
                     + ranked.map { "[\($0.index), \(quoted($0.label)), \($0.probability)]" }.joined(separator: ", ")
                     + "]"
+            case "classify": return try await classify(job)
+            case "upright": return try upright(job)
             case let task: throw JobError(description: "unknown job '\(task)'")
             }
         }
@@ -63,6 +61,33 @@
             return "{\"sha256\": \(quoted(sha256(tensor)))}"
         }
 
+        /// The kit's whole way: a checked bundle, its best artifact, pixels in, classes out; then its self-test.
+        private static func classify(_ job: Reader) async throws -> String {
+            let bundle = try ModelBundle(folder: try url(job, "bundle"), key: try key(job))
+            guard let runtime = try runtime(job) else { throw JobError(description: "a classifier needs a runtime") }
+            let classifier = try await Classifier(bundle: bundle, runtime: Runtimes([runtime]))
+            let answer = try await classifier.classify(try image(job))
+            let top = answer.top.map { "[\($0.index), \(quoted($0.label)), \($0.probability)]" }
+            let rows = try await classifier.selfTest(decode: nil).map { "\($0.passed)" }
+            return "{\"artifact\": \(quoted(classifier.artifact.label)), \"top\": [\(top.joined(separator: ", "))], "
+                + "\"passed\": [\(rows.joined(separator: ", "))]}"
+        }
+
+        private static func upright(_ job: Reader) throws -> String {
+            guard let orientation = Orientation(rawValue: try job["orientation"].int) else {
+                throw JobError(description: "no orientation of EXIF's")
+            }
+            let upright = try image(job).upright(orientation)
+            try Data(upright.pixels).write(to: try url(job, "out"))
+            return "[\(upright.width), \(upright.height)]"
+        }
+
+        private static func image(_ job: Reader) throws -> RGBImage {
+            try RGBImage(
+                width: try job["width"].int, height: try job["height"].int,
+                pixels: [UInt8](try Data(contentsOf: try url(job, "rgb"))))
+        }
+
         private static func store(_ job: Reader) throws -> BundleStore {
             guard let key = try key(job) else { throw JobError(description: "a store needs a key") }
             return BundleStore(root: try url(job, "store"), name: try job["name"].text, key: key)
@@ -73,10 +98,9 @@
             return try VerifyingKey(pem: try String(contentsOfFile: path, encoding: .utf8))
         }
 
-        private static func runtime(_ job: Reader, _ outputs: [Output]) throws -> ProcessRuntime? {
+        private static func runtime(_ job: Reader) throws -> ProcessRuntime? {
             guard let command = (try? job["runtime"])?.value.array else { return nil }
-            return ProcessRuntime(
-                command: command.compactMap(\.string), backend: try job["backend"].text, sizes: outputs.map(\.size))
+            return ProcessRuntime(command: command.compactMap(\.string), backend: try job["backend"].text)
         }
 
         private static func url(_ job: Reader, _ field: String) throws -> URL {

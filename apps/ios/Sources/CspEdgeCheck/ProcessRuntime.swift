@@ -6,12 +6,11 @@
     struct ProcessRuntime: ModelRuntime {
         let command: [String]
         let backend: String
-        let sizes: [Int]
 
         func runs(_ artifact: Artifact) -> Bool { artifact.backend == backend }
 
-        func open(_ artifact: Artifact, at url: URL) throws -> any ModelSession {
-            try ProcessSession(command: command + [url.path], sizes: sizes)
+        func open(_ artifact: Artifact, of manifest: Manifest, at url: URL) throws -> any ModelSession {
+            try ProcessSession(command: command + [url.path], sizes: manifest.outputs.map(\.size))
         }
     }
 

@@ -10,7 +10,7 @@ public struct Accepted: Sendable {
 /// a small file that names it. A new bundle takes its place in one rename, after all checks; the old one stays until
 /// then.
 ///
-/// Not for use from two processes at once.
+/// Several calls may run at once; two stores of one root, or two processes, may not.
 public actor BundleStore {
     private struct State: Codable {
         let folder: String
@@ -24,6 +24,8 @@ public actor BundleStore {
     private let name: String
     private let key: VerifyingKey
     private let oldest: Version
+    /// Copies that are being checked: `accept` waits for the runtime, and others may be accepted meanwhile.
+    private var inProgress: Set<String> = []
 
     public init(root: URL, name: String, key: VerifyingKey, oldest: Version = Version(major: 0, minor: 0, patch: 0)) {
         self.root = root
@@ -41,17 +43,22 @@ public actor BundleStore {
     ///
     /// All checks of docs/bundle.md, then: the same name (other-bundle); not older than the one in force, than `oldest`
     /// or than the largest minimum_version that was ever accepted (version-older). Whatever is refused leaves no trace.
-    public func accept(_ source: URL, runtime: (any ModelRuntime)?) throws -> Accepted {
+    public func accept(_ source: URL, runtime: (any ModelRuntime)?) async throws -> Accepted {
         let files = FileManager.default
-        let before = try state()
         try files.createDirectory(at: root, withIntermediateDirectories: true)
         let folder = "bundle-\(UUID().uuidString)"
         let copy = root.appendingPathComponent(Self.staging + folder)
-        defer { try? files.removeItem(at: copy) }  // gone already where all went well
+        inProgress.insert(copy.lastPathComponent)
+        defer {
+            try? files.removeItem(at: copy)  // gone already where all went well
+            inProgress.remove(copy.lastPathComponent)
+        }
         try self.copy(source, to: copy)
         let staged = try ModelBundle(folder: copy, key: key)
-        let floor = try checkVersion(staged.manifest, before)
-        let report = try replayGolden(staged, runtime: runtime)
+        _ = try checkVersion(staged.manifest, try state())
+        let report = try await replayGolden(staged, runtime: runtime)
+        // again: a newer one may have been accepted while this one was replayed, and from here on nothing waits
+        let floor = try checkVersion(staged.manifest, try state())
         let place = root.appendingPathComponent(folder)
         try files.moveItem(at: copy, to: place)
         let state = State(folder: folder, version: staged.manifest.version.description, floor: floor.description)
@@ -91,7 +98,8 @@ public actor BundleStore {
 
     private func removeStale(but folder: String) throws {
         let files = FileManager.default
-        for name in try files.contentsOfDirectory(atPath: root.path) where name != folder && name != Self.stateFile {
+        let kept = inProgress.union([folder, Self.stateFile])
+        for name in try files.contentsOfDirectory(atPath: root.path) where !kept.contains(name) {
             try files.removeItem(at: root.appendingPathComponent(name))
         }
     }

@@ -1,6 +1,7 @@
 import Foundation
 
-/// An opened artifact. `run` takes float32 [1, 3, H, W] and gives each output, in the order of the manifest's.
+/// An opened artifact. `run` takes float32 [1, 3, H, W] and gives each output, in the order of the manifest's; it may be
+/// called from any thread.
 public protocol ModelSession: Sendable {
     func run(_ input: [Float]) throws -> [[Float]]
 }
@@ -10,8 +11,15 @@ public protocol ModelRuntime: Sendable {
     /// Whether artifacts of this backend run here.
     func runs(_ artifact: Artifact) -> Bool
 
-    /// Opens the artifact at `url`; any error means that it does not load.
-    func open(_ artifact: Artifact, at url: URL) throws -> any ModelSession
+    /// Opens the artifact of this manifest that lies at `url`; any error means that it does not load.
+    func open(_ artifact: Artifact, of manifest: Manifest, at url: URL) async throws -> any ModelSession
+
+    /// Gives up what was kept on disk of other artifacts than this manifest's. For before any is opened.
+    func keepOnly(_ manifest: Manifest) async throws
+}
+
+extension ModelRuntime {
+    public func keepOnly(_ manifest: Manifest) async throws {}
 }
 
 /// What the check of `golden/` found.
@@ -27,7 +35,7 @@ public struct GoldenReport: Equatable, Sendable {
 ///
 /// Refusal: labels-invalid, image-*, preprocess-mismatch, artifact-refused, golden-mismatch. Decoding the image *files*
 /// is the platform's work and not checked here.
-public func replayGolden(_ bundle: ModelBundle, runtime: (any ModelRuntime)?) throws -> GoldenReport {
+public func replayGolden(_ bundle: ModelBundle, runtime: (any ModelRuntime)?) async throws -> GoldenReport {
     let manifest = bundle.manifest
     _ = try bundle.labels()
     let images = try manifest.goldenImages.map {
@@ -42,7 +50,7 @@ public func replayGolden(_ bundle: ModelBundle, runtime: (any ModelRuntime)?) th
     var notRun: [String] = []
     for artifact in manifest.artifacts {
         if let runtime, runtime.runs(artifact) {
-            largest[artifact.label] = try replay(bundle, artifact, runtime, inputs)
+            largest[artifact.label] = try await replay(bundle, artifact, runtime, inputs)
         } else {
             notRun.append(artifact.label)
         }
@@ -52,13 +60,13 @@ public func replayGolden(_ bundle: ModelBundle, runtime: (any ModelRuntime)?) th
 
 private func replay(
     _ bundle: ModelBundle, _ artifact: Artifact, _ runtime: any ModelRuntime, _ inputs: [[Float]]
-) throws -> Double {
+) async throws -> Double {
     let outputs = bundle.manifest.outputs
     let golden = try zip(artifact.golden, outputs).map { try bundle.goldenRows($0, $1) }
     let url = try bundle.artifactURL(artifact)
     let answers: [[[Float]]]
     do {
-        let session = try runtime.open(artifact, at: url)
+        let session = try await runtime.open(artifact, of: bundle.manifest, at: url)
         answers = try inputs.map(session.run)
     } catch {  // runtimes throw what they like; whatever it is, the artifact does not run
         throw Refusal(.artifactRefused, "\(artifact.label) does not load or run: \(error)")
@@ -79,7 +87,7 @@ private func replay(
 }
 
 /// The largest absolute difference; NaN where a value is not finite or the sizes differ.
-private func difference(_ answer: [Float], _ golden: [Float]) -> Double {
+package func difference(_ answer: [Float], _ golden: [Float]) -> Double {
     guard answer.count == golden.count, answer.allSatisfy(\.isFinite) else { return .nan }
     return zip(answer, golden).map { abs(Double($0) - Double($1)) }.max() ?? 0
 }

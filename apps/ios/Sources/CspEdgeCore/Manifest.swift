@@ -34,6 +34,10 @@ public struct Artifact: Equatable, Sendable {
     public let runtimeVersion: String
     public let verdict: String
     public let golden: [GoldenOutput]
+    /// The oldest systems that it runs on, each `<platform>-<major>`, as in `ios-17`.
+    public let minimumOS: [String]
+    /// SHA-256 over its files' paths and digests: equal for equal bytes, whichever bundle they came in.
+    public let digest: String
 
     public var label: String { "\(target)/\(precision)" }
 }
@@ -59,6 +63,9 @@ public struct Manifest: Equatable, Sendable {
     public let artifacts: [Artifact]
     public let goldenImages: [GoldenImage]
     public let files: [FileEntry]
+
+    /// Of the model's input: float32 [1, 3, H, W].
+    public var inputShape: [Int] { [1, 3, preprocess.cropHeight, preprocess.cropWidth] }
 
     /// Refusal: manifest-invalid, schema-newer, unknown-field.
     public init(_ bytes: Data) throws {
@@ -91,17 +98,18 @@ public struct Manifest: Equatable, Sendable {
         outputs = try root["outputs"].items.map {
             Output(name: try $0["name"].text, shape: try $0["shape"].ints, values: try $0["values"].text)
         }
-        artifacts = try root["artifacts"].items.map(Artifact.init)
         goldenImages = try root["golden"]["images"].items.map(GoldenImage.init)
         files = try root["files"].items.map {
             FileEntry(path: try $0["path"].text, bytes: try $0["bytes"].int, sha256: try $0["sha256"].text)
         }
+        let digests = Dictionary(files.map { ($0.path, $0.sha256) }, uniquingKeysWith: { first, _ in first })
+        artifacts = try root["artifacts"].items.map { try Artifact($0, digests) }
     }
 
     /// The rules between fields, which a JSON Schema cannot say.
     private func checkRules(_ root: Reader) throws {
         if minimumVersion > version { throw invalid("has a minimum_version above its version") }
-        if try root["input"]["shape"].ints != [1, 3, preprocess.cropHeight, preprocess.cropWidth] {
+        if try root["input"]["shape"].ints != inputShape {
             throw invalid("has an input.shape that is not [1, 3, crop.height, crop.width]")
         }
         if preprocess.rule == .shorterEdge && preprocess.height != preprocess.width {
@@ -148,7 +156,7 @@ extension Preprocess {
 }
 
 extension Artifact {
-    fileprivate init(_ entry: Reader) throws {
+    fileprivate init(_ entry: Reader, _ digests: [String: String]) throws {
         target = try entry["target"].text
         backend = try entry["backend"].text
         precision = try entry["precision"].text
@@ -157,6 +165,10 @@ extension Artifact {
         runtimeName = try entry["runtime"]["name"].text
         runtimeVersion = try entry["runtime"]["version"].text
         verdict = try entry["evidence"]["verdict"].text
+        minimumOS = try entry["minimum_os"].items.map { try $0.text }
+        let place = path
+        let lines = files.sorted().map { "\($0.dropFirst(place.count))\0\(digests[$0] ?? "")\n" }
+        digest = sha256(Data(lines.joined().utf8))
         golden = try entry["golden"].items.map {
             GoldenOutput(output: try $0["output"].text, file: try $0["file"].text, maxAbs: try $0["max_abs"].number)
         }

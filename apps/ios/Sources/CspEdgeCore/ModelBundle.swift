@@ -85,7 +85,7 @@ public struct ModelBundle: Sendable {
     }
 
     /// The rows of a golden answer, one an image. Refusal artifact-refused where the file has another length.
-    func goldenRows(_ golden: GoldenOutput, _ output: Output) throws -> [[Float]] {
+    package func goldenRows(_ golden: GoldenOutput, _ output: Output) throws -> [[Float]] {
         let bytes = 4 * output.size * manifest.goldenImages.count
         let values = floats(try sized(golden.file, bytes, else: .artifactRefused))
         return stride(from: 0, to: values.count, by: output.size).map { Array(values[$0..<($0 + output.size)]) }

@@ -36,7 +36,8 @@ public struct Preprocess: Equatable, Sendable {
     /// The model's input for a tensor: x / 255 in float32.
     public func input(_ tensor: [UInt8]) -> [Float] { tensor.map { Float($0) / 255 } }
 
-    func checkSize(width: Int, height: Int) throws {
+    /// Refusal image-empty, image-too-large.
+    package func checkSize(width: Int, height: Int) throws {
         if width <= 0 || height <= 0 {
             throw Refusal(.imageEmpty, "the image has \(width) x \(height) pixels; both sides must be above 0")
         }

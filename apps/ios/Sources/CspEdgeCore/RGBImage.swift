@@ -28,7 +28,7 @@ public struct RGBImage: Equatable, Sendable {
         self.init(unchecked: pixels, width: width, height: height)
     }
 
-    init(unchecked pixels: [UInt8], width: Int, height: Int) {
+    package init(unchecked pixels: [UInt8], width: Int, height: Int) {
         self.width = width
         self.height = height
         self.pixels = pixels

@@ -1,0 +1,1 @@
+// The extension point of the downloader; nothing of it is named in our sources.

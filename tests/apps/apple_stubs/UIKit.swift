@@ -1,0 +1,15 @@
+@_exported import CoreGraphics
+
+@MainActor open class CALayer: NSObject {
+    nonisolated override public init() { super.init() }
+}
+
+@MainActor open class UIView: NSObject {
+    open class var layerClass: AnyClass { fatalError() }
+    public var layer: CALayer { fatalError() }
+    nonisolated override public init() { super.init() }
+}
+
+public final class UIImage: NSObject, @unchecked Sendable {
+    public init?(data: Data) { fatalError() }
+}
