@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cspedge.backends.coreml.lower import artifact_name
-from cspedge.backends.coreml.package import Operation, Program
+from cspedge.backends.coreml.package import Operation, SavedProgram
 from cspedge.quantize.ops import module_path
 from cspedge.types import Audit
 
@@ -52,7 +52,7 @@ class Unit:
         return self.operation.outputs[0].name
 
 
-def audit(program: Program, model: PlacedModel) -> Audit:
+def audit(program: SavedProgram, model: PlacedModel) -> Audit:
     """Shares of compute ops and multiply-accumulates that can run in int8, and the float islands by module path."""
     units = compute_units(program)
     if not any(op.type == "quantize" for op in program.operations):
@@ -70,7 +70,7 @@ def audit(program: Program, model: PlacedModel) -> Audit:
     )
 
 
-def compute_units(program: Program) -> list[Unit]:
+def compute_units(program: SavedProgram) -> list[Unit]:
     """The program's compute ops, hard-swish (thresholded_relu, sigmoid_hard, mul) taken together."""
     producers = program.producers()
     inner: set[str] = set()
@@ -94,7 +94,7 @@ def compute_units(program: Program) -> list[Unit]:
     return units
 
 
-def _unit(program: Program, kind: str, op: Operation, source: Operation, producers: dict[str, Operation]) -> Unit:
+def _unit(program: SavedProgram, kind: str, op: Operation, source: Operation, producers: dict[str, Operation]) -> Unit:
     inputs, constant, quantized_weight = [], False, False
     for parameter in ("x", "y", "values"):
         for argument in source.arguments.get(parameter, ()):
@@ -119,7 +119,7 @@ def _unit(program: Program, kind: str, op: Operation, source: Operation, produce
     )
 
 
-def _macs(program: Program, op: Operation, producers: dict[str, Operation]) -> int:
+def _macs(program: SavedProgram, op: Operation, producers: dict[str, Operation]) -> int:
     if op.type not in {"conv", "linear"}:
         return 0
     argument = op.arguments["weight"][0]
@@ -134,7 +134,7 @@ def _macs(program: Program, op: Operation, producers: dict[str, Operation]) -> i
     return math.prod(op.outputs[0].type.shape) * math.prod(shape[1:])
 
 
-def _quantized(program: Program, units: list[Unit]) -> set[str]:
+def _quantized(program: SavedProgram, units: list[Unit]) -> set[str]:
     """Outputs of the units that can run in int8: a head and the activations fused behind it."""
     producers, readers = program.producers(), program.readers()
     by_input: dict[str, list[Unit]] = {}
@@ -168,7 +168,7 @@ def _from_dequantize(name: str, producers: dict[str, Operation]) -> bool:
     return op is not None and op.type == "dequantize"
 
 
-def _into_quantize(name: str, program: Program, readers: dict[str, list[Operation]], may_be_output: bool) -> bool:
+def _into_quantize(name: str, program: SavedProgram, readers: dict[str, list[Operation]], may_be_output: bool) -> bool:
     found = readers.get(name, [])
     if name in program.outputs and not found:
         return may_be_output

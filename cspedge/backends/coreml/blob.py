@@ -21,7 +21,14 @@ SENTINEL = 0xDEADBEEF
 VERSION = 2
 RECORD = struct.Struct("<IIQQ")
 # element type code in a record -> our name; `BlobDataType` in MILBlob
-CODES = {1: "fp16", 2: "fp32", 3: "uint8", 4: "int8", 6: "int16", 7: "uint16", 14: "int32", 15: "uint32"}
+CODES = {1: "fp16", 2: "fp32", 3: "uint8", 4: "int8", 6: "int16", 7: "uint16", 14: "int32", 15: "uint32"} | {
+    8: "int4",
+    9: "uint1",
+    10: "uint2",
+    11: "uint4",
+    12: "uint3",
+    13: "uint6",
+}
 NUMPY = {
     "fp16": "<f2",
     "fp32": "<f4",
@@ -32,10 +39,12 @@ NUMPY = {
     "int32": "<i4",
     "uint32": "<u4",
 }
+# types of less than a byte: element after element from the lowest bit up, across bytes
+BITS = {"int4": 4, "uint1": 1, "uint2": 2, "uint3": 3, "uint4": 4, "uint6": 6}
 
 
 def read_blob(path: Path, offset: int, dtype: str, shape: tuple[int, ...], where: str) -> NDArray[Any]:
-    """The constant whose record stands at `offset`, as an array of `dtype` and `shape`.
+    """The constant whose record stands at `offset`, as an array of `dtype` and `shape`; int4 as int8, uintN as uint8.
 
     Raises TargetError naming `where` if the record is missing, out of bounds, or of another type or size.
     """
@@ -48,9 +57,10 @@ def read_blob(path: Path, offset: int, dtype: str, shape: tuple[int, ...], where
             sentinel, code, size, start = RECORD.unpack(_exactly(file, offset, RECORD.size, total))
             if version != VERSION or sentinel != SENTINEL:
                 raise _damaged(path, where, "no weight record where the model file points")
-            if CODES.get(code) != dtype or dtype not in NUMPY:
+            if CODES.get(code) != dtype:
                 raise _damaged(path, where, f"element type {CODES.get(code, code)} where the model says {dtype}")
-            wanted = math.prod(shape) * np.dtype(NUMPY[dtype]).itemsize
+            bits = BITS.get(dtype)
+            wanted = -(-(bits or 8 * np.dtype(NUMPY[dtype]).itemsize) * math.prod(shape) // 8)
             if size != wanted:
                 raise _damaged(path, where, f"{size} bytes where the shape {shape} takes {wanted}")
             content = _exactly(file, start, size, total)
@@ -58,7 +68,25 @@ def read_blob(path: Path, offset: int, dtype: str, shape: tuple[int, ...], where
         raise TargetError(f"the weight file {path.name!r} cannot be read: {error.strerror}") from error
     except _OutOfBoundsError as error:
         raise _damaged(path, where, f"bytes {error.args[0]} to {error.args[1]} of a file of {total}") from error
+    if bits is not None:
+        return unpack(content, bits, math.prod(shape), signed=dtype.startswith("int")).reshape(shape)
     return np.frombuffer(content, NUMPY[dtype]).reshape(shape)
+
+
+def unpack(content: bytes, bits: int, count: int, *, signed: bool) -> NDArray[Any]:
+    """`count` numbers of `bits` bits (1 to 8) each, packed from the lowest bit up, as uint8 or int8 [count].
+
+    Raises ValueError where the content is longer or shorter than that.
+    """
+    import numpy as np
+
+    if len(content) != -(-bits * count // 8):
+        raise ValueError(f"{len(content)} bytes for {count} numbers of {bits} bits")
+    single = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")[: bits * count].reshape(count, bits)
+    values = np.packbits(single, axis=1, bitorder="little").reshape(count)
+    if not signed:
+        return values
+    return (values << (8 - bits)).astype(np.int8) >> (8 - bits)
 
 
 class _OutOfBoundsError(Exception):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cspedge.backends.coreml.numerics import Numerics
 from cspedge.backends.coreml.package import Argument, Constant, Operation, TensorType
 from cspedge.errors import TargetError
 
@@ -32,6 +33,7 @@ class Call:
     types: dict[str, TensorType]
     constants: Mapping[str, Constant]
     env: Env
+    numerics: Numerics = field(default_factory=Numerics)
     one_by_one: str = ""
     _seen: set[str] = field(default_factory=set)
 
@@ -137,11 +139,6 @@ def to_tensor(constant: Constant) -> torch.Tensor:
     if constant.type.dtype == "fp16":
         array = array.astype(np.float32)
     return torch.from_numpy(np.array(array, copy=True))
-
-
-def round_to(value: torch.Tensor, dtype: str) -> torch.Tensor:
-    """float32 rounded to the nearest fp16 (ties to even, overflow to infinity) where `dtype` says so."""
-    return value.half().float() if dtype == "fp16" else value
 
 
 def product(shape: tuple[int, ...]) -> int:

@@ -1,8 +1,8 @@
 """MIL operations in torch, with the meaning Apple documents for them (coremltools' MIL op reference, iOS 15 to 17).
 
 Each builder takes a `Call`, reads all of its parameters and returns a kernel. fp16 tensors are held as float32 whose
-values are fp16; arithmetic runs in float32 and `ARITHMETIC` results are rounded to fp16 once per op (for conv, linear
-and means: float32 accumulation). `EXACT` ops choose or move values and need no rounding.
+values are fp16; arithmetic runs in float32 and `ARITHMETIC` results are rounded to fp16 once per op (sums: see
+`numerics.py` and `sums.py`). `CHOOSING` ops choose values and need no rounding.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cspedge.backends.coreml import sums
 from cspedge.backends.coreml.call import Call
 from cspedge.backends.coreml.ops_spatial import upsample_bilinear
 
@@ -132,7 +133,7 @@ def conv(call: Call) -> Kernel:
     spatial = len(call.shape(x)) - 2
     if spatial not in {1, 2}:
         raise call.refuse(f"a convolution of rank {len(call.shape(x))}")
-    convolve = torch.nn.functional.conv1d if spatial == 1 else torch.nn.functional.conv2d
+    convolve = sums.convolution(call, spatial)
     stride, dilation = call.value("strides", [1] * spatial), call.value("dilations", [1] * spatial)
     groups = call.value("groups", 1)
     pads = same_padding(call, call.shape(x)[2:], list(call.shape(weight)[2:]), stride, dilation)
@@ -154,10 +155,9 @@ def _split_padding(pads: list[tuple[int, int]]) -> tuple[list[int], list[int] | 
 
 
 def linear(call: Call) -> Kernel:
-    import torch
-
     x, weight, bias = call.tensor("x"), call.tensor("weight"), call.maybe_tensor("bias")
-    return lambda env: torch.nn.functional.linear(env[x], env[weight], None if bias is None else env[bias])
+    product = sums.linear(call)
+    return lambda env: product(env[x], env[weight], None if bias is None else env[bias])
 
 
 def matmul(call: Call) -> Kernel:
@@ -169,10 +169,11 @@ def matmul(call: Call) -> Kernel:
     plain = len(call.shape(x)) == rank and not call.is_constant(x) and (rank > 2 or not flip_x)
     if not plain or not (call.is_constant(y) or (len(call.shape(y)) == rank and rank > 2)):
         call.single("a matrix product over the first axis")
+    product = sums.matmul(call)
 
     def run(env: Env) -> torch.Tensor:
         a = env[x].transpose(-1, -2) if flip_x else env[x]
-        return a @ (env[y].transpose(-1, -2) if flip_y else env[y])
+        return product(a, env[y].transpose(-1, -2) if flip_y else env[y])
 
     return run
 
@@ -221,7 +222,11 @@ def reduce(name: str) -> Builder:
         keep = bool(call.value("keep_dims", False))
         if 0 in dims:
             call.single("a reduction over the first axis")
-        function: Callable[..., torch.Tensor] = torch.linalg.vector_norm if name == "norm" else getattr(torch, name)
+        function: Callable[..., torch.Tensor]
+        if name in {"sum", "mean"}:
+            function = sums.reduction(call, name)
+        else:
+            function = torch.linalg.vector_norm if name == "norm" else getattr(torch, name)
         return lambda env: function(env[x], dim=dims, keepdim=keep)
 
     return build

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cspedge.backends.coreml.call import Call, product, round_to
+from cspedge.backends.coreml.call import Call, product
 from cspedge.backends.coreml.ops_spatial import SPATIAL
 from cspedge.errors import TargetError
 
@@ -167,14 +167,14 @@ def cast(call: Call) -> Kernel:
         raise call.refuse(f"a cast from {call.type(x).dtype}")
     if kind == "int32":
         return lambda env: env[x].to(torch.int32)
-    return lambda env: round_to(env[x].float(), kind)
+    return lambda env: call.numerics.to_type(env[x].float(), kind)
 
 
-def _parameters(call: Call, data: str, scale_name: str = "scale") -> tuple[torch.Tensor, torch.Tensor | None]:
+def quantization(call: Call, data: str) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Scale and zero point as float32, shaped to broadcast along `axis`; scale 0 is refused."""
     import torch
 
-    scale = torch.tensor(call.value(scale_name), dtype=torch.float32)
+    scale = torch.tensor(call.value("scale"), dtype=torch.float32)
     zero = call.value("zero_point")
     zero_point = None if zero is None else torch.tensor(zero, dtype=torch.float32)
     axis = call.value("axis")
@@ -193,11 +193,11 @@ def _parameters(call: Call, data: str, scale_name: str = "scale") -> tuple[torch
 
 
 def quantize(call: Call) -> Kernel:
-    """clip(round(input / scale) + zero_point): divided in float32, rounded half to even, saturating."""
+    """clip(round(input / scale) + zero_point): divided in float32, ties by `Numerics.ties`, saturating."""
     import torch
 
     x = call.tensor("input")
-    scale, zero = _parameters(call, x)
+    scale, zero = quantization(call, x)
     kind = call.choice("output_dtype", tuple(CODES))
     low, high = CODES[kind]
     dtype = getattr(torch, kind)
@@ -206,7 +206,7 @@ def quantize(call: Call) -> Kernel:
         raise TargetError(f"the scale is not positive: {place}")
 
     def run(env: Env) -> torch.Tensor:
-        codes = torch.div(env[x], scale).round_()
+        codes = call.numerics.to_codes(torch.div(env[x], scale))
         if zero is not None:
             codes += zero
         codes.clamp_(low, high)
@@ -220,39 +220,22 @@ def quantize(call: Call) -> Kernel:
 def dequantize(call: Call) -> Kernel:
     """scale * (input - zero_point), rounded to the scale's type."""
     x = call.tensor("input")
-    scale, zero = _parameters(call, x)
+    scale, zero = quantization(call, x)
     kind = call.out.dtype
 
     def run(env: Env) -> torch.Tensor:
         codes = env[x].float()
         if zero is not None:
             codes -= zero
-        return round_to(codes.mul_(scale), kind)
+        return call.numerics.to_type(codes.mul_(scale), kind)
 
     return run
-
-
-def constexpr_affine_dequantize(call: Call) -> Kernel:
-    """A constant weight: scale * (quantized_data - zero_point), per channel along `axis`."""
-    x = call.tensor("quantized_data")
-    scale, zero = _parameters(call, x)
-    kind = call.out.dtype
-    return lambda env: round_to((env[x].float() - (0 if zero is None else zero)) * scale, kind)
-
-
-def constexpr_cast(call: Call) -> Kernel:
-    """A constant stored in fp16 and used in fp32."""
-    x = call.tensor("source_val")
-    call.choice("output_dtype", ("fp32",))
-    return lambda env: env[x]
 
 
 MOVING: dict[str, Callable[[Call], Any]] = {
     **SPATIAL,
     "cast": cast,
     "concat": concat,
-    "constexpr_affine_dequantize": constexpr_affine_dequantize,
-    "constexpr_cast": constexpr_cast,
     "dequantize": dequantize,
     "expand_dims": expand_dims,
     "identity": identity,

@@ -8,12 +8,13 @@ package; here every path is contained, and blob file names are reduced to their 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cspedge.backends.coreml.blob import read_blob
+from cspedge.backends.coreml.blob import BITS, read_blob, unpack
 from cspedge.backends.coreml.quiet import import_coremltools
 from cspedge.errors import TargetError
 
@@ -36,6 +37,12 @@ DTYPES = {
     "UINT8": ("uint8", "uint8"),
     "UINT16": ("uint16", "uint16"),
     "UINT32": ("uint32", "uint32"),
+    "INT4": ("int4", "int8"),
+    "UINT1": ("uint1", "uint8"),
+    "UINT2": ("uint2", "uint8"),
+    "UINT3": ("uint3", "uint8"),
+    "UINT4": ("uint4", "uint8"),
+    "UINT6": ("uint6", "uint8"),
 }
 
 
@@ -85,14 +92,21 @@ class Operation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
-    """The `main` function of a saved package: one tensor in, outputs by name; constants are resolved by name."""
+class SavedProgram:
+    """The `main` function of a saved package: tensors in, outputs by name; constants are resolved by name."""
 
-    input: Value
+    inputs: tuple[Value, ...]
     outputs: tuple[str, ...]
     operations: tuple[Operation, ...]  # without `const`
     constants: Mapping[str, Constant]
     opset: str
+
+    @property
+    def input(self) -> Value:
+        """The one input; TargetError where there are several."""
+        if len(self.inputs) != 1:
+            raise TargetError(f"the program takes {len(self.inputs)} inputs; an image classifier takes one")
+        return self.inputs[0]
 
     def constant(self, operation: Operation, parameter: str) -> Constant | None:
         """The constant given to a parameter; None where it is absent, a list, or computed."""
@@ -144,11 +158,11 @@ def item_paths(package: Path) -> dict[str, Path]:
     return {"": paths[root], **paths}
 
 
-def read_program(package: Path) -> Program:
+def read_program(package: Path) -> SavedProgram:
     """The MIL program of a saved package, read from its files alone.
 
     Raises TargetError where the package is damaged, names paths outside itself, or is not an ML program with one
-    tensor input and outputs.
+    function from tensors to tensors.
     """
     paths = item_paths(package)
     spec = _parse_spec(package, paths[""])
@@ -162,10 +176,10 @@ def read_program(package: Path) -> Program:
     if main.opset not in main.block_specializations:
         raise TargetError(f"{package.name!r} has no block for its opset {main.opset!r}")
     block = main.block_specializations[main.opset]
-    if len(main.inputs) != 1 or not block.outputs:
+    if not main.inputs or not block.outputs:
         raise TargetError(
             f"{package.name!r} has {len(main.inputs)} inputs and {len(block.outputs)} outputs; "
-            "allowed: one input, one output or more"
+            "allowed: one or more of each"
         )
     constants: dict[str, Constant] = {}
     operations: list[Operation] = []
@@ -175,8 +189,8 @@ def read_program(package: Path) -> Program:
             constants[operation.outputs[0].name] = _only_constant(operation)
         else:
             operations.append(operation)
-    return Program(
-        input=Value(name=main.inputs[0].name, type=_tensor_type(main.inputs[0].type, "the input")),
+    return SavedProgram(
+        inputs=tuple(Value(name=i.name, type=_tensor_type(i.type, f"the input {i.name!r}")) for i in main.inputs),
         outputs=tuple(str(name) for name in block.outputs),
         operations=tuple(operations),
         constants=constants,
@@ -265,8 +279,6 @@ def _tensor_type(proto: Any, where: str) -> TensorType:
 
 
 def _constant(proto: Any, weights: Mapping[str, Path], where: str) -> Constant:
-    import numpy as np
-
     kind = _tensor_type(proto.type, where)
     if proto.WhichOneof("value") == "blobFileValue":
         name = PurePosixPath(proto.blobFileValue.fileName.replace("\\", "/")).name
@@ -285,9 +297,19 @@ def _constant(proto: Any, weights: Mapping[str, Path], where: str) -> Constant:
         if len(raw) != 1 or kind.shape != ():
             raise TargetError(f"{where} is a list of strings; only single strings are implemented")
         return Constant(type=kind, value=str(raw[0]))
-    dtype = next(d for d in DTYPES.values() if d[0] == kind.dtype)[1]
     try:
-        array = np.frombuffer(raw, dtype) if field == "bytes" else np.array(list(raw)).astype(dtype)
-        return Constant(type=kind, value=array.reshape(kind.shape))
+        return Constant(type=kind, value=_decode(raw, kind, packed=field == "bytes").reshape(kind.shape))
     except ValueError as error:
         raise TargetError(f"{where} does not hold the values of its shape {kind.shape}: {error}") from error
+
+
+def _decode(raw: Any, kind: TensorType, *, packed: bool) -> NDArray[Any]:
+    """The elements of an immediate tensor, flat: bytes in memory order, or a list of numbers."""
+    import numpy as np
+
+    dtype = next(numpy for name, numpy in DTYPES.values() if name == kind.dtype)
+    if not packed:
+        return np.array(list(raw)).astype(dtype)
+    if kind.dtype in BITS:
+        return unpack(raw, BITS[kind.dtype], math.prod(kind.shape), signed=kind.dtype.startswith("int"))
+    return np.frombuffer(raw, dtype)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cspedge.backends.base import Readback, ReadbackActivation, ReadbackWeight
-from cspedge.backends.coreml.package import Operation, Program
+from cspedge.backends.coreml.package import Operation, SavedProgram
 from cspedge.errors import TargetError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def readback(program: Program) -> Readback:
+def readback(program: SavedProgram) -> Readback:
     """Every quantize and dequantize op, and the weight of every op that reads an int8 constant.
 
     coremltools writes zero point -128 as uint8 without a zero point; here it is -128 again. It merges equal weights;
@@ -31,12 +31,12 @@ def readback(program: Program) -> Readback:
     return Readback(activations=tuple(activations), weights=tuple(weights), half_scales=half)
 
 
-def _is_half(program: Program, op: Operation) -> bool:
+def _is_half(program: SavedProgram, op: Operation) -> bool:
     scale = program.constant(op, "scale") if op.type == "quantize" else None
     return scale is not None and scale.type.dtype == "fp16"
 
 
-def _activation(program: Program, op: Operation, producers: dict[str, Operation]) -> ReadbackActivation:
+def _activation(program: SavedProgram, op: Operation, producers: dict[str, Operation]) -> ReadbackActivation:
     scale = _array(program, op, "scale")
     if scale is None or scale.size != 1:
         raise TargetError(f"a quantizer without one scale for its tensor: {op.place}")
@@ -56,7 +56,7 @@ def _activation(program: Program, op: Operation, producers: dict[str, Operation]
     return ReadbackActivation(where=where, scale=float(scale.reshape(-1)[0]), zero_point=point - shift)
 
 
-def _weight(program: Program, source: Operation, reader: Operation, *, transposed: bool) -> ReadbackWeight:
+def _weight(program: SavedProgram, source: Operation, reader: Operation, *, transposed: bool) -> ReadbackWeight:
     import numpy as np
 
     data, scale = _array(program, source, "quantized_data"), _array(program, source, "scale")
@@ -87,7 +87,7 @@ def _weight(program: Program, source: Operation, reader: Operation, *, transpose
     )
 
 
-def _array(program: Program, op: Operation, name: str) -> NDArray[Any] | None:
+def _array(program: SavedProgram, op: Operation, name: str) -> NDArray[Any] | None:
     constant = program.constant(op, name)
     if constant is None:
         return None

@@ -1,109 +1,149 @@
-"""The MIL reference executor: runs a saved `.mlpackage` with torch, in the artifact's own precision.
+"""The MIL reference executor: runs a saved `.mlpackage` with torch, in the artifact's own precision, on any system.
 
-Core ML runs on Apple's systems only. This evaluates the same program op by op from the file: fp16 where the program
-says fp16 (float32 arithmetic, one rounding per op), int8 codes where it quantizes. It says what the program means,
-not what a Neural Engine's kernels make of it; an op or a parameter it does not know is a TargetError, never a guess.
+Core ML runs on Apple's systems only. This evaluates the same program op by op from the file:
+
+    program = load("model.mlpackage")
+    logits = program.run({"image": image})["logits"]
+
+fp16 where the program says fp16 (by default float32 arithmetic, one rounding per op; `Numerics` names the other
+choices), int8 codes where it quantizes. It says what the program means, not what a Neural Engine's kernels make of it;
+an op or a parameter it does not know is a TargetError, never a guess. docs/coreml.md lists what is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cspedge.backends.coreml.call import FLOATS, Call, round_to
-from cspedge.backends.coreml.ops import ARITHMETIC, CHOOSING
-from cspedge.backends.coreml.ops_layout import MOVING
-from cspedge.backends.coreml.package import Operation, Program, TensorType, read_program
-from cspedge.errors import TargetError
+from cspedge.backends.coreml.engine import KNOWN, Engine
+from cspedge.backends.coreml.numerics import Accumulate, Numerics, Rounding, Ties
+from cspedge.backends.coreml.package import SavedProgram, Value, read_program
+from cspedge.errors import InputError, TargetError
 from cspedge.threads import torch_threads
 from cspedge.types import Evidence
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-    from cspedge.backends.coreml.call import Env, Kernel
+    from cspedge.backends.coreml.call import Env
+
+__all__ = ["KNOWN", "Accumulate", "Executor", "Numerics", "Program", "ReferenceSession", "Rounding", "Ties", "load"]
 
 # Every run has this many images, the last one repeated where there are fewer: torch picks a convolution's algorithm by
 # batch size, and int8 rounding makes a whole step of its last bits. 4 costs 1.3 times the time of 8, which a single
 # image would also take.
 BATCH = 4
-KNOWN = frozenset({*ARITHMETIC, *CHOOSING, *MOVING})
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    operation: Operation
-    kernel: Kernel
-    rounds: bool
-    frees: tuple[str, ...]  # values nobody reads after this step
+def load(path: str | os.PathLike[str], *, numerics: Numerics | None = None) -> Program:
+    """Reads a saved `.mlpackage` with an ML program and makes it ready to run.
+
+    Nothing in the file is trusted: paths out of the package, damaged weights and values without a definition raise
+    TargetError, which names the op, its place, its opset and what is allowed. numerics: see `Numerics`.
+    """
+    return Program(Engine(read_program(Path(path)), numerics or Numerics()))
+
+
+class Program:
+    """A package that `load` made ready. It takes the shapes that the file declares, usually one image."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        """Name, element type and shape of each input. An image input is a tensor [1, channels, H, W] of 0 to 255."""
+        return self._engine.program.inputs
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        """Name, element type and shape of each output."""
+        return tuple(Value(name=name, type=self._engine.types[name]) for name in self._engine.program.outputs)
+
+    @property
+    def opset(self) -> str:
+        """MIL's name of the opset, from `CoreML5` (iOS 15) to `CoreML8` (iOS 18)."""
+        return self._engine.program.opset
+
+    @property
+    def source(self) -> SavedProgram:
+        """The operations and constants as the file has them."""
+        return self._engine.program
+
+    def run(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+        """The outputs by name, in their declared types (fp16 as numpy.float16).
+
+        inputs: one array per input, of its shape; numbers are converted to its type. Raises InputError naming the
+        input that is missing, unknown or of another shape, and TargetError where NaN reaches a quantizer.
+        """
+        import torch
+
+        with torch.inference_mode():
+            found = self._engine.run(self._tensors(inputs), 1)
+        return {name: self._array(name, value) for name, value in found.items()}
+
+    def trace(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+        """Every value that the program computes, by name, in program order and as `run` gives them."""
+        import torch
+
+        kept: Env = {}
+        with torch.inference_mode():
+            self._engine.run(self._tensors(inputs), 1, kept)
+        return {name: self._array(name, value) for name, value in kept.items()}
+
+    def _tensors(self, inputs: Mapping[str, ArrayLike]) -> Env:
+        names = {i.name for i in self.inputs}
+        for name in sorted(set(inputs) ^ names):
+            what = "is missing" if name in names else "is not one of the program's"
+            raise InputError(f"the input {name!r} {what}; it takes {', '.join(map(repr, sorted(names)))}")
+        return {i.name: _tensor(i, inputs[i.name]) for i in self.inputs}
+
+    def _array(self, name: str, value: torch.Tensor) -> NDArray[Any]:
+        import numpy as np
+
+        array: NDArray[Any] = value.contiguous().numpy()
+        if self._engine.types[name].dtype == "fp16" and self._engine.numerics.rounding is not Rounding.NONE:
+            return array.astype(np.float16)
+        return array
+
+
+def _tensor(wanted: Value, given: ArrayLike) -> torch.Tensor:
+    """The array in the type an input declares, fp16 held as float32."""
+    import numpy as np
+    import torch
+
+    array = np.asarray(given)
+    if array.shape != wanted.type.shape or array.dtype.kind not in "fiub":
+        raise InputError(
+            f"the input {wanted.name!r} got {array.dtype} {list(array.shape)}; "
+            f"it takes {wanted.type.dtype} {list(wanted.type.shape)}"
+        )
+    kinds: dict[str, type] = {"fp16": np.float16, "fp32": np.float32, "int32": np.int32, "bool": np.bool_}
+    if wanted.type.dtype not in kinds:
+        raise TargetError(f"the input {wanted.name!r} is {wanted.type.dtype}; implemented: {', '.join(kinds)}")
+    converted: NDArray[Any] = array.astype(kinds[wanted.type.dtype])
+    return torch.from_numpy(converted.astype(np.float32) if wanted.type.dtype == "fp16" else converted)
 
 
 class Executor:
-    """A program made ready: parameters checked, constants resolved, weights dequantized, once.
+    """An image classifier's program, for any number of images.
 
     The program is static in batch 1; any number of images can be run, and an image's result does not depend on the
     others. Where an op mixes the batch axis with others, `one_by_one` names it and images are run singly.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: SavedProgram, numerics: Numerics | None = None) -> None:
         """Raises TargetError naming op and place for everything that is not implemented."""
+        kind = program.input.type
+        if len(kind.shape) != 4 or kind.shape[0] != 1 or kind.dtype != "fp32":
+            raise TargetError(f"the program takes {kind.dtype} {list(kind.shape)}; allowed: fp32 [1, 3, H, W]")
         self.program = program
-        self.one_by_one = ""
-        self._constants: Env = {}
-        self._types: dict[str, TensorType] = {program.input.name: program.input.type}
-        shape = program.input.type.shape
-        if len(shape) != 4 or shape[0] != 1 or program.input.type.dtype != "fp32":
-            raise TargetError(f"the program takes {program.input.type.dtype} {list(shape)}; allowed: fp32 [1, 3, H, W]")
-        steps = [step for operation in program.operations if (step := self._build(operation)) is not None]
-        for name in program.outputs:
-            if name not in self._types:
-                raise TargetError(f"the program's output {name!r} is computed nowhere")
-        self._steps = _with_frees(steps, program.outputs)
-
-    def _build(self, operation: Operation) -> _Step | None:
-        builder = ARITHMETIC.get(operation.type) or CHOOSING.get(operation.type) or MOVING.get(operation.type)
-        if builder is None:
-            raise TargetError(
-                f"coreml: the reference executor does not know the op {operation.type!r}: {operation.place}"
-            )
-        call = Call(operation=operation, types=self._types, constants=self.program.constants, env=self._constants)
-        kernel = builder(call)
-        call.finish()
-        computing = operation.type in ARITHMETIC or operation.type in CHOOSING
-        if computing and call.out.dtype not in FLOATS:
-            raise call.refuse(f"arithmetic in {call.out.dtype}")
-        for output in operation.outputs:
-            if output.name in self._types or output.name in self._constants:
-                raise TargetError(f"the name {output.name!r} is defined twice, last by {operation.place}")
-            self._types[output.name] = output.type
-        step = _Step(operation=operation, kernel=kernel, rounds=operation.type in ARITHMETIC, frees=())
-        if operation.type.startswith("constexpr_"):
-            self._constants.update(self._evaluate(step, self._constants, 0))
-            return None
-        if any(not o.type.shape or o.type.shape[0] != 1 for o in operation.outputs):
-            call.single("a first axis that is not the batch")
-        self.one_by_one = self.one_by_one or call.one_by_one
-        return step
-
-    def _evaluate(self, step: _Step, env: Env, batch: int) -> Env:
-        """The step's results, rounded and checked against their declared shapes. batch: 0 for constants."""
-        result = step.kernel(env)
-        values = result if isinstance(result, tuple) else (result,)
-        outputs = step.operation.outputs
-        if len(values) != len(outputs):
-            raise TargetError(f"{len(values)} results where {len(outputs)} are declared: {step.operation.place}")
-        found: Env = {}
-        for value, output in zip(values, outputs, strict=True):
-            declared = output.type.shape
-            wanted = declared if batch <= 1 else (batch, *declared[1:])
-            if tuple(value.shape) != wanted:
-                raise TargetError(f"shape {tuple(value.shape)} where {wanted} is declared: {step.operation.place}")
-            found[output.name] = round_to(value, output.type.dtype) if step.rounds else value
-        return found
+        self._engine = Engine(program, numerics or Numerics())
+        self.one_by_one = self._engine.one_by_one
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """images: float32 [n, 3, H, W] in [0, 1]; returns the program's outputs, float32 [n, ...]."""
@@ -128,7 +168,7 @@ class Executor:
                 for name, value in kept.items():
                     parts.setdefault(name, []).append(value[:count] if not self.one_by_one else value)
         joined = {name: torch.cat(values) for name, values in parts.items()}
-        return {k: v.half() if self._types[k].dtype == "fp16" else v for k, v in joined.items()}
+        return {k: v.half() if self._engine.types[k].dtype == "fp16" else v for k, v in joined.items()}
 
     def _batches(self, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, int]]:
         """Batches of the one size that is run, and how many of each are asked for."""
@@ -152,43 +192,15 @@ class Executor:
         import torch
 
         # channels last halves the time of depthwise convolutions on x86
-        env: Env = {
-            **self._constants,
-            self.program.input.name: images.float().contiguous(memory_format=torch.channels_last),
-        }
-        batch = len(images)
-        for step in self._steps:
-            found = self._evaluate(step, env, batch)
-            env.update(found)
-            if kept is not None:
-                kept.update(found)
-            for name in step.frees:
-                env.pop(name, None)
-        for name in self.program.outputs:
-            if not bool(torch.isfinite(env[name]).all()):
+        inputs = {self.program.input.name: images.float().contiguous(memory_format=torch.channels_last)}
+        found = self._engine.run(inputs, len(images), kept)
+        for name, value in found.items():
+            if not bool(torch.isfinite(value).all()):
                 raise TargetError(
                     f"the output {name!r} is not finite: values leave the range of float16; "
                     "use fp32 precision for this model"
                 )
-        return tuple(env[name].contiguous() for name in self.program.outputs)
-
-
-def _with_frees(steps: list[_Step], outputs: tuple[str, ...]) -> tuple[_Step, ...]:
-    """Notes at each step which values it is the last to read."""
-    last: dict[str, int] = {}
-    for i, step in enumerate(steps):
-        for arguments in step.operation.arguments.values():
-            last |= {a: i for a in arguments if isinstance(a, str)}
-        last |= {o.name: i for o in step.operation.outputs}
-    for output in outputs:
-        last.pop(output, None)
-    frees: dict[int, list[str]] = {}
-    for name, i in last.items():
-        frees.setdefault(i, []).append(name)
-    return tuple(
-        _Step(operation=s.operation, kernel=s.kernel, rounds=s.rounds, frees=tuple(frees.get(i, ())))
-        for i, s in enumerate(steps)
-    )
+        return tuple(value.contiguous() for value in found.values())
 
 
 class ReferenceSession:

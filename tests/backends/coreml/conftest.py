@@ -84,20 +84,21 @@ def small_packages(small: QuantizedModel, tmp_path_factory: pytest.TempPathFacto
 def mil(tmp_path: Path) -> Callable[..., Path]:
     """mil(build, shape): a package whose program is exactly what `build(mb, x)` adds, x: fp32 of `shape`."""
 
-    def make(build: Callable[[Any, Any], Any], shape: tuple[int, ...], name: str = "op") -> Path:
+    def make(build: Callable[[Any, Any], Any], shape: tuple[int, ...], name: str = "op", target: str = "iOS17") -> Path:
         ct = import_coremltools()
+        system = getattr(ct.target, target)
         from coremltools.converters.mil import Builder as mb
 
         with converting():
 
-            @mb.program(input_specs=[mb.TensorSpec(shape=shape)], opset_version=ct.target.iOS17)
+            @mb.program(input_specs=[mb.TensorSpec(shape=shape)], opset_version=system)
             def program(x: Any) -> Any:
                 return build(mb, x)
 
             model = ct.convert(
                 program,
                 convert_to="mlprogram",
-                minimum_deployment_target=ct.target.iOS17,
+                minimum_deployment_target=system,
                 pass_pipeline=ct.PassPipeline.EMPTY,
                 compute_precision=ct.precision.FLOAT32,
                 skip_model_load=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from cspedge.backends.coreml.ops_constexpr import CONSTEXPR
 from cspedge.backends.coreml.package import read_program
 from cspedge.backends.coreml.reference import KNOWN, Executor
 from cspedge.errors import TargetError
@@ -349,9 +351,16 @@ def test_elementwise_fp16_is_correctly_rounded(mil: Make, case: str, monkeypatch
 
 
 def test_every_known_op_is_tested() -> None:
-    elsewhere = {"cast", "quantize", "dequantize", "constexpr_affine_dequantize", "constexpr_cast"}
+    elsewhere = {"cast", "quantize", "dequantize", *CONSTEXPR}  # test_constexpr.py
     assert {c if c in KNOWN else c.split("_")[0] for c in CASES} - {"max", "avg", "upsample"} <= KNOWN
     assert set(CASES) | elsewhere >= KNOWN
+
+
+def test_the_page_lists_every_known_op() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "coreml.md").read_text(encoding="utf-8")
+    table = page.partition("## Ops")[2]
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == KNOWN
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
@@ -428,7 +437,11 @@ def test_ops_that_mix_the_batch_run_one_by_one(mil: Make) -> None:
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        (lambda mb, x: mb.floor(x=x, name="odd_one"), "does not know the op 'floor': op 'odd_one'"),
+        (
+            lambda mb, x: mb.floor(x=x, name="odd_one"),
+            r"does not know the op 'floor': op 'odd_one' .*, opset CoreML7 \(iOS 17, macOS 14\); "
+            r"MIL has it since CoreML5 \(iOS 15, macOS 12\); \d+ ops are known",
+        ),
         (lambda mb, x: mb.gelu(x=x, mode="SIGMOID_APPROXIMATION"), "mode='SIGMOID_APPROXIMATION'"),
         (
             lambda mb, x: mb.slice_by_index(
