@@ -237,8 +237,7 @@ def evaluate(
         return Evaluation(vectors=None, accuracy=None, outputs=rows, evidence=session.evidence)
     wanted = reference_logits(reference, images, threads=threads) if logits is None else logits
     found = vectors(answer, outputs[0], images.images, whose=whose, error=TargetError, progress=progress)
-    accuracy, rows = judged(outputs[0], head, wanted, found, images.labels)
-    return Evaluation(vectors=found, accuracy=accuracy, outputs=rows, evidence=session.evidence)
+    return judged(outputs[0], head, wanted, found, images.labels, session.evidence)
 
 
 def bench(
