@@ -232,6 +232,29 @@ _ARTIFACT = checks.closed(
     },
 )
 _PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}
+# Images that an artifact answers otherwise than fp32, the first of them with what they show, where that may go along.
+_FLIPS = checks.closed(
+    {
+        "total": checks.count,
+        "lost": checks.count,
+        "images": checks.list_of(
+            checks.closed(
+                {
+                    "name": checks.text,
+                    "sha256": checks.sha256,
+                    "label": checks.count,
+                    "answer": checks.count,
+                    "margin": checks.number(),
+                    "artifacts": checks.list_of(
+                        checks.closed({"artifact": checks.name, "answer": checks.count, "margin": checks.number()}),
+                        at_least=1,
+                    ),
+                    "thumbnail": checks.or_null(checks.jpeg),
+                }
+            )
+        ),
+    }
+)
 _REPORT = checks.closed(
     {
         "schema": checks.constant(SCHEMA),
@@ -308,5 +331,6 @@ _REPORT = checks.closed(
         ),
         "stages": checks.list_of(checks.closed({"name": checks.name, "seconds": _POSITIVE, "cached": checks.flag})),
         "notes": checks.list_of(checks.text),
-    }
+    },
+    {"flips": checks.or_null(_FLIPS)},  # null: the head gives no logits
 )
