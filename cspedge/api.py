@@ -237,8 +237,7 @@ def evaluate(
         return Evaluation(vectors=None, accuracy=None, outputs=rows, evidence=session.evidence)
     wanted = reference_logits(reference, images, threads=threads) if logits is None else logits
     found = vectors(answer, outputs[0], images.images, whose=whose, error=TargetError, progress=progress)
-    accuracy, rows = judged(outputs[0], head, wanted, found, images.labels)
-    return Evaluation(vectors=found, accuracy=accuracy, outputs=rows, evidence=session.evidence)
+    return judged(outputs[0], head, wanted, found, images.labels, session.evidence)
 
 
 def bench(
@@ -308,13 +307,14 @@ def write_report(
     latencies: Mapping[str, Latency | str] | None = None,
     calibration: ImageSet | None = None,
     recipe: str | Recipe = "default",
+    thumbnails: bool = True,
     out: str | Path,
 ) -> dict[str, Any]:
     """Writes `report.json` (schema 1) and `report.html` into `out` and returns the report.
 
     logits: the reference's logits or embeddings, None for feature maps; evaluations and latencies by artifact label
-    (`openvino/int8`). Raises UsageError where the report would break its
-    schema, WorkspaceError where `out` cannot be written.
+    (`openvino/int8`); thumbnails: whether small pictures of images whose answer flips go along. Raises UsageError where
+    the report would break its schema, WorkspaceError where `out` cannot be written.
     """
     from cspedge import atomic
     from cspedge.config import load_recipe
@@ -348,6 +348,8 @@ def write_report(
             overlap=len(overlap(calibration.digests, validation.digests)),
         ),
         results=rows,
+        images=validation,
+        thumbnails=thumbnails,
     )
     folder = Path(out)
     atomic.make_folder(folder)

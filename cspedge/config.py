@@ -163,6 +163,7 @@ class RunConfig:
     max_unreadable: float | None = None
     threads: int | None = None
     seed: int | None = None
+    no_thumbnails: bool | None = None
     budget: Budget | None = None
 
 

@@ -57,6 +57,7 @@ class RunOptions:
     per_round: int = 10
     budget: Budget | None = None
     explain: bool = False
+    no_thumbnails: bool = False
 
 
 class Ui(Protocol):

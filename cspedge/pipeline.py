@@ -215,4 +215,6 @@ def _report(
         budgets={r.target: (options.budget or load_target(r.target).budget).limits() for r in results},
         stages=[asdict(row) for row in ledger.rows],
         notes=notes,
+        images=validation.images,
+        thumbnails=not options.no_thumbnails,
     )

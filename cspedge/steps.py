@@ -147,10 +147,8 @@ def evaluate(
                 row, evaluation=Evaluation(vectors=None, accuracy=None, outputs=closeness, evidence=evidence)
             )
         found = stages.read_array("vectors", stored)
-        accuracy, closeness = judged(
-            loaded.info.outputs[0], Head(loaded.info.head), validation.vectors, found, validation.images.labels
-        )
-        evaluation = Evaluation(vectors=found, accuracy=accuracy, outputs=closeness, evidence=evidence)
+        output, head = loaded.info.outputs[0], Head(loaded.info.head)
+        evaluation = judged(output, head, validation.vectors, found, validation.images.labels, evidence)
         return replace(row, evaluation=evaluation)
 
     return _guarded(row, step, options, ledger)

@@ -139,6 +139,47 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassChange:
+    """One class whose answers changed: images of it, right only with the reference, right only with the artifact.
+
+    label: the class index; p: exact McNemar; q: p corrected for all classes (Benjamini-Hochberg).
+    """
+
+    label: int
+    n: int
+    only_reference: int
+    only_artifact: int
+    p: float
+    q: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """Tests and intervals on the same images as the reference (`cspedge.evaluate.paired`); drops are fractions of 1.
+
+    only_reference, only_artifact: images that one of the two alone gets right; *_bootstrap95: None where no answer
+    changed; ece: expected calibration error, with its number of bins; classes: those that have images; changed: those
+    of them where an answer became right or wrong.
+    """
+
+    only_reference: int
+    only_artifact: int
+    mcnemar_p: float
+    drop_bootstrap95: tuple[float, float] | None
+    top5_drop: float
+    top5_ci95: tuple[float, float]
+    top5_mcnemar_p: float
+    macro_drop: float
+    macro_bootstrap95: tuple[float, float] | None
+    ece_reference: float
+    ece_reference_bins: int
+    ece: float
+    ece_bins: int
+    classes: int
+    changed: tuple[ClassChange, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Closeness:
     """How close one output of an artifact is to the reference's on n images (see `cspedge.evaluate.outputs`).
 
@@ -216,14 +257,15 @@ class Artifact:
 class Evaluation:
     """One artifact's answers on a validation set.
 
-    vectors: its logits or embeddings, float32 [n, d], None for feature maps; accuracy: of logits on labelled images;
-    outputs: each output beside the reference's.
+    vectors: its logits or embeddings, float32 [n, d], None for feature maps; accuracy, paired: of logits on labelled
+    images; outputs: each output beside the reference's.
     """
 
     vectors: NDArray[np.float32] | None
     accuracy: Accuracy | None
     outputs: tuple[Closeness, ...]
     evidence: Evidence
+    paired: Paired | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,6 +117,7 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
         max_unreadable: opt.MaxUnreadable = None,
         threads: opt.Threads = None,
         seed: opt.Seed = None,
+        no_thumbnails: opt.NoThumbnails = False,
         json: opt.Json = False,
     ) -> int:
         outcome = _execute(_given(locals()), upto, config=config, continues=continues, as_json=json)

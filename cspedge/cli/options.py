@@ -50,6 +50,9 @@ MaxUnreadable = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of torch and of each runtime. [default: 1]", min=1)]
 Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the bench order. [default: 0]")]
+NoThumbnails = Annotated[
+    bool, typer.Option("--no-thumbnails", help="The report names the images that flip and shows none of them.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
 
 DEFAULT_WORKSPACE = ".cspedge"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cspedge.errors import InputError, TargetError
-from cspedge.types import Accuracy, Artifact, Closeness, Head, Output
+from cspedge.types import Artifact, Closeness, Evaluation, Evidence, Head, Output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,18 +125,27 @@ def judged(
     expected: NDArray[np.float32],
     found: NDArray[np.float32],
     labels: NDArray[np.int64] | None,
-) -> tuple[Accuracy | None, tuple[Closeness, ...]]:
-    """Figures of one artifact's vectors beside the reference's: accuracy for logits, neighbours for embeddings.
+    evidence: Evidence,
+) -> Evaluation:
+    """One artifact's vectors beside the reference's: accuracy and paired tests for logits, neighbours for embeddings.
 
     Raises InputError where logits have no labels to be compared with.
     """
     from cspedge.evaluate.metrics import accuracy
     from cspedge.evaluate.outputs import compare, neighbour_agreement
+    from cspedge.evaluate.paired import paired
 
     row = compare(output, expected, found)
     if head is Head.LOGITS:
         if labels is None:
             raise InputError("the validation images have no labels; accuracy needs one subfolder per class")
-        return accuracy(found, expected, labels), (row,)
+        return Evaluation(
+            vectors=found,
+            accuracy=accuracy(found, expected, labels),
+            outputs=(row,),
+            evidence=evidence,
+            paired=paired(found, expected, labels),
+        )
     same = neighbour_agreement(expected, found) if len(found) > 1 else None
-    return None, (replace(row, neighbour_agreement=same),)
+    row = replace(row, neighbour_agreement=same)
+    return Evaluation(vectors=found, accuracy=None, outputs=(row,), evidence=evidence)

@@ -40,7 +40,8 @@ def check_logits(logits: NDArray[np.floating], what: str = "logits") -> NDArray[
     return logits
 
 
-def _check_labels(labels: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.integer]:
+def check_labels(labels: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.integer]:
+    """Returns `labels` where they are class indices of logits of that shape. Raises InputError."""
     n, classes = shape
     if labels.shape != (n,):
         raise InputError(f"labels have shape {list(labels.shape)}, the logits are of {n} images; needed is [{n}]")
@@ -56,14 +57,15 @@ def _check_labels(labels: NDArray[np.integer], shape: tuple[int, ...]) -> NDArra
     return labels
 
 
-def _check_pair(a: NDArray[np.floating], b: NDArray[np.floating]) -> None:
+def check_pair(a: NDArray[np.floating], b: NDArray[np.floating]) -> None:
+    """Raises InputError where two models' logits are not of one shape, TargetError on NaN or infinities."""
     check_logits(a)
     check_logits(b)
     if a.shape != b.shape:
         raise InputError(f"logits of shapes {list(a.shape)} and {list(b.shape)} cannot be compared: they must be equal")
 
 
-def _ranks(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
+def ranks(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Rank of each image's label among the classes, 0 the best, ties to the lowest class index; [n]."""
     own = logits[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]
@@ -80,13 +82,13 @@ def top_k(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int) -> 
     if k < 1:
         raise InputError(f"top-k with k = {k}; allowed is 1 and above")
     check_logits(logits)
-    return float(np.mean(_ranks(logits, _check_labels(labels, logits.shape)) < k))
+    return float(np.mean(ranks(logits, check_labels(labels, logits.shape)) < k))
 
 
 def macro_top1(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Top-1 within each class, averaged over the classes that occur in `labels`: rare classes count as common ones."""
     check_logits(logits)
-    correct = logits.argmax(axis=1) == _check_labels(labels, logits.shape)
+    correct = logits.argmax(axis=1) == check_labels(labels, logits.shape)
     images = np.bincount(labels)
     hits = np.bincount(labels, weights=correct)
     present = images > 0
@@ -95,7 +97,7 @@ def macro_top1(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> flo
 
 def agreement(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     """Share of images on which both give the same class, right or wrong."""
-    _check_pair(a, b)
+    check_pair(a, b)
     return float(np.mean(a.argmax(axis=1) == b.argmax(axis=1)))
 
 
@@ -105,7 +107,7 @@ def sqnr_db(reference: NDArray[np.floating], other: NDArray[np.floating]) -> flo
     Summed in float64. None where both are equal (the ratio is infinite). Raises InputError where the reference is all
     zero and the other is not (the ratio is 0, its logarithm no number).
     """
-    _check_pair(reference, other)
+    check_pair(reference, other)
     ref = reference.astype(np.float64)
     noise = float(np.sum(np.square(ref - other.astype(np.float64))))
     if noise == 0.0:
@@ -118,7 +120,7 @@ def sqnr_db(reference: NDArray[np.floating], other: NDArray[np.floating]) -> flo
 
 def max_abs_diff(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     """Largest absolute difference of any logit, taken in float64."""
-    _check_pair(a, b)
+    check_pair(a, b)
     return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())
 
 
@@ -136,8 +138,8 @@ def accuracy(
 
     check_logits(logits, "the artifact's logits")
     check_logits(reference_logits, "the reference's logits")
-    _check_pair(logits, reference_logits)
-    correct = logits.argmax(axis=1) == _check_labels(labels, logits.shape)
+    check_pair(logits, reference_logits)
+    correct = logits.argmax(axis=1) == check_labels(labels, logits.shape)
     reference_correct = reference_logits.argmax(axis=1) == labels
     n, classes = logits.shape
     return Accuracy(

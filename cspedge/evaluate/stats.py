@@ -65,6 +65,17 @@ def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
     return (lower + 0.0, upper)  # + 0.0: no "-0.0" in a report
 
 
+def mcnemar_p(b: int, c: int) -> float:
+    """Two-sided p of the exact McNemar test (Psychometrika 12, 1947, 153-157) from the two discordant counts.
+
+    Where neither classifier is better, an image that only one gets right is as likely either's: b of b + c is binomial
+    with 1/2. 1 where there are none.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
+
+
 def _restricted_q(d: float, b: int, c: int, n: int) -> float:
     """Maximum-likelihood estimate of P(right only in the other) where the drop is d (Tango's equation for q21)."""
     linear = -b - c + (2 * n - b + c) * d

@@ -35,11 +35,14 @@ def build_report(
     budgets: Mapping[str, Mapping[str, float | None]] | None = None,
     stages: Sequence[Mapping[str, Any]] = (),
     notes: Sequence[str] = (),
+    images: ImageSet | None = None,
+    thumbnails: bool = True,
 ) -> dict[str, Any]:
     """The report as plain JSON values, checked against the schema.
 
     vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; tuning: the
-    images of the accuracy loop, None without one; budgets: by target, in the verdict's words.
+    images of the accuracy loop, None without one; budgets: by target, in the verdict's words; images: those of the
+    validation, of which the ones that flip are listed; thumbnails: whether the report may show small ones of them.
     """
     from cspedge.devices.host import environment
     from cspedge.models.preprocess import manifest
@@ -67,6 +70,7 @@ def build_report(
         "validation": validation,
         "artifacts": [artifact_entry(r, (budgets or {}).get(r.target, {})) for r in results],
         "agreement": pairs,
+        "flips": _flips(info, vectors, images, results, thumbnails),
         "environment": env,
         "stages": [dict(s) for s in stages],
         "notes": [
@@ -114,6 +118,22 @@ def _agreement(
     if len(evaluated) < 2:
         return []
     return agreement_matrix(evaluated) if info.head == Head.LOGITS else neighbour_matrix(evaluated)
+
+
+def _flips(
+    info: ReferenceInfo,
+    vectors: NDArray[np.float32] | None,
+    images: ImageSet | None,
+    results: Sequence[ArtifactResult],
+    thumbnails: bool,
+) -> dict[str, Any] | None:
+    from cspedge.report.contact import flips_entry
+
+    if info.head != Head.LOGITS or vectors is None or images is None or images.labels is None:
+        return None
+    found = {r.label: r.evaluation.vectors for r in results if r.evaluation is not None}
+    answers = {label: logits for label, logits in found.items() if logits is not None}
+    return flips_entry(vectors, answers, images, thumbnails=thumbnails)
 
 
 def images_entry(images: ImageSet) -> dict[str, Any]:
@@ -181,6 +201,7 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "evidence": str(evidence),
         "evidence_detail": EMULATED if evidence is Evidence.REFERENCE_EXECUTOR else None,
         "accuracy": None if evaluation is None or evaluation.accuracy is None else _plain(asdict(evaluation.accuracy)),
+        "paired": None if evaluation is None or evaluation.paired is None else _plain(asdict(evaluation.paired)),
         "outputs": [] if evaluation is None else [asdict(row) for row in evaluation.outputs],
         "pt2e": {"sqnr_db": artifact.check_sqnr_db, "max_abs_diff": artifact.check_max_abs} if artifact else None,
         "latency": _plain(asdict(result.latency)) if result.latency else None,

@@ -41,6 +41,12 @@ def sha256(value: Any, where: str) -> None:
         raise wrong(where, f"is {show(value)}", "a SHA-256 in 64 lower-case hex digits")
 
 
+def jpeg(value: Any, where: str) -> None:
+    """Nothing but a picture may stand in an `img` of the page."""
+    if not isinstance(value, str) or not re.fullmatch(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}", value):
+        raise wrong(where, f"is {show(value)}", "a JPEG as a data URI in base64")
+
+
 def flag(value: Any, where: str) -> None:
     if not isinstance(value, bool):
         raise wrong(where, f"is {show(value)}", "true or false")

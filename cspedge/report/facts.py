@@ -82,6 +82,10 @@ def _figures(artifact: Mapping[str, Any]) -> list[Fact]:
     facts: list[Fact] = []
     if accuracy is not None:
         facts += [("Top-5", words.percent(accuracy["top5"])), ("Macro top-1", words.percent(accuracy["macro_top1"]))]
+        paired = artifact.get("paired")
+        if paired is not None:
+            error, before = (words.points(paired[key]) for key in ("ece", "ece_reference"))
+            facts.append(("Calibration error", f"{error} points, fp32 {before}"))
         for row in artifact["outputs"]:  # of the logits; other heads have columns for it
             mean, least = words.cosine(row["cosine_mean"]), words.cosine(row["cosine_min"])
             facts.append(("Cosine to fp32", f"mean {mean}, least {least}"))

@@ -28,7 +28,7 @@ def render(report: Mapping[str, Any]) -> str:
     bidi characters dropped. The output depends on the report alone.
     """
     validate(report)
-    from cspedge.report import contract, provenance
+    from cspedge.report import changes, contact, contract, provenance
 
     artifacts = list(report["artifacts"])
     return (
@@ -43,6 +43,8 @@ def render(report: Mapping[str, Any]) -> str:
             plots=_plots(report),
             columns=tables.COLUMNS[Head(report["model"]["head"])],
             levels=tables.levels(report),
+            changes=changes.changes(report),
+            contact=contact.sheet(report),
             agreement=tables.agreement(report),
             differences=tables.differences(report),
             islands=tables.islands(artifacts),

@@ -73,8 +73,8 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
     """What one field of an artifact demands of another."""
     ok, not_run = artifact["status"] == Status.OK, artifact["evidence"] == Evidence.NOT_RUN
     if not ok:
-        for key in ("accuracy", "outputs", "latency", "audit"):
-            if artifact[key]:
+        for key in ("accuracy", "paired", "outputs", "latency", "audit"):
+            if artifact.get(key):
                 raise checks.wrong(f"{where}.{key}", f"is given though status is {artifact['status']!r}", "nothing")
         if not artifact["reason"]:
             raise checks.wrong(f"{where}.reason", "is empty", f"a sentence, since status is {artifact['status']!r}")
@@ -122,6 +122,37 @@ _ACCURACY = checks.closed(
         "drop_ci95": checks.interval(-1, 1),
         "agreement": _FRACTION,
         "sqnr_db": checks.or_null(checks.number()),  # null: equal to the reference bit for bit
+    }
+)
+# Paired tests; q: p corrected for all classes; a bootstrap is null where no answer changed.
+_PAIRED = checks.closed(
+    {
+        "only_reference": checks.count,
+        "only_artifact": checks.count,
+        "mcnemar_p": _FRACTION,
+        "drop_bootstrap95": checks.or_null(checks.interval(-1, 1)),
+        "top5_drop": _SIGNED,
+        "top5_ci95": checks.interval(-1, 1),
+        "top5_mcnemar_p": _FRACTION,
+        "macro_drop": _SIGNED,
+        "macro_bootstrap95": checks.or_null(checks.interval(-1, 1)),
+        "ece_reference": _FRACTION,
+        "ece_reference_bins": checks.count,
+        "ece": _FRACTION,
+        "ece_bins": checks.count,
+        "classes": checks.count,
+        "changed": checks.list_of(
+            checks.closed(
+                {
+                    "label": checks.count,
+                    "n": checks.count,
+                    "only_reference": checks.count,
+                    "only_artifact": checks.count,
+                    "p": _FRACTION,
+                    "q": _FRACTION,
+                }
+            )
+        ),
     }
 )
 _LATENCY = checks.closed(
@@ -194,9 +225,36 @@ _ARTIFACT = checks.closed(
         "verdict": checks.one_of(Verdict),
         "reasons": checks.list_of(checks.text),
     },
-    {"evidence_detail": checks.or_null(checks.text), "manifest": checks.or_null(checks.text)},
+    {
+        "evidence_detail": checks.or_null(checks.text),
+        "manifest": checks.or_null(checks.text),
+        "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
+    },
 )
 _PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}
+# Images that an artifact answers otherwise than fp32, the first of them with what they show, where that may go along.
+_FLIPS = checks.closed(
+    {
+        "total": checks.count,
+        "lost": checks.count,
+        "images": checks.list_of(
+            checks.closed(
+                {
+                    "name": checks.text,
+                    "sha256": checks.sha256,
+                    "label": checks.count,
+                    "answer": checks.count,
+                    "margin": checks.number(),
+                    "artifacts": checks.list_of(
+                        checks.closed({"artifact": checks.name, "answer": checks.count, "margin": checks.number()}),
+                        at_least=1,
+                    ),
+                    "thumbnail": checks.or_null(checks.jpeg),
+                }
+            )
+        ),
+    }
+)
 _REPORT = checks.closed(
     {
         "schema": checks.constant(SCHEMA),
@@ -273,5 +331,6 @@ _REPORT = checks.closed(
         ),
         "stages": checks.list_of(checks.closed({"name": checks.name, "seconds": _POSITIVE, "cached": checks.flag})),
         "notes": checks.list_of(checks.text),
-    }
+    },
+    {"flips": checks.or_null(_FLIPS)},  # null: the head gives no logits
 )

@@ -9,6 +9,7 @@ Each rule below gives a verdict and a sentence; an artifact's verdict is the wor
 | top-1 drop d, 95 % interval [lo, hi], budget M | hi <= M, or d <= M/2 and hi <= 2M | between | lo > M, or d > 2M |
 | feature maps and embeddings: mean cosine to fp32's | >= min_cosine (float: min_float_cosine) | below | < low_cosine |
 | agreement with fp32 | >= low_agreement (float: min_float_agreement) | below | |
+| single classes: McNemar corrected for all (q) | none loses with q < 0.05 | one does | |
 | int8 share of multiply-accumulates | >= min_int8_mac_share | below: int8 in name | |
 | int8 against the same runtime's fp32 | not surely slower | interval wholly below 1 | |
 | evidence | measured, or the reference executor (said so) | not run | |
@@ -44,6 +45,7 @@ DEFAULT_BUDGET: Mapping[str, float | None] = {
     "max_bytes": None,
     "max_p50_ms": None,
 }
+FALSE_DISCOVERIES = 0.05  # a class with q below it has changed by more than chance
 X86 = "x86 server"
 # Which runtimes belong on a platform, the native one first.
 PLATFORMS: Mapping[str, tuple[str, ...]] = {
@@ -73,6 +75,7 @@ def judge(artifact: Mapping[str, Any], budget: Mapping[str, float | None]) -> tu
         *_accuracy(artifact, limits),
         *_cosine(artifact, limits),
         *_agreement(artifact, limits),
+        *_classes(artifact),
         *_int8_share(artifact, limits),
         *_size_and_time(artifact, limits),
         *_speed(artifact),
@@ -170,6 +173,18 @@ def _agreement(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[F
     if agreement < limits["min_agreement"]:
         return [(Verdict.SHIP, f"{same}, short of the {percent(limits['min_agreement'])} to aim for.")]
     return [(Verdict.SHIP, f"{same}.")]
+
+
+def _classes(artifact: Mapping[str, Any]) -> list[Finding]:
+    """Top-1 over all images hides what one class of many loses."""
+    paired = artifact.get("paired") or {"changed": [], "classes": 0}
+    lost = [r for r in paired["changed"] if r["q"] < FALSE_DISCOVERIES and r["only_reference"] > r["only_artifact"]]
+    if not lost:
+        return []
+    loses = "lose" if len(lost) > 1 else "loses"
+    named = f"{len(lost)} of {paired['classes']} classes {loses} more than chance explains"
+    worst = max((r["only_reference"] - r["only_artifact"]) / r["n"] for r in lost)
+    return [(Verdict.CAUTION, f"{named} (q < {FALSE_DISCOVERIES:g}; up to {percent(worst)} of a class's images).")]
 
 
 def _int8_share(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Finding]:

@@ -87,6 +87,11 @@ def brief(value: float) -> str:
     return f"{value:.2g}" if value < 0.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
+def chance(p: float) -> str:
+    """A p-value: 0.0312 -> '0.031', 3e-9 -> '<0.001', 1 -> '1'."""
+    return "<0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def plain(text: str) -> str:
     """`text` without control and format characters (bidi overrides, zero-width, NUL), for display only."""
     return "".join(" " if c in "\n\r\t" else c for c in text if unicodedata.category(c) not in _HIDDEN or c in "\n\r\t")

@@ -15,23 +15,17 @@ from cspedge.digest import canonical_json
 from cspedge.errors import InputError, TargetError
 from cspedge.evaluate import metrics
 
+Digits = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 # Few distinct values, so that ties are common, as in int8 outputs.
 LOGITS = hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.integers(1, 8)), elements=st.integers(-3, 3))
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Logits of a logistic regression on scikit-learn's digits, the same rounded to 6 bits, and the labels."""
-    from sklearn.datasets import load_digits
-    from sklearn.linear_model import LogisticRegression
-
-    images, labels = load_digits(return_X_y=True)
-    images = images / 16.0
-    model = LogisticRegression(max_iter=300).fit(images[:900], labels[:900])
-    logits = model.decision_function(images[900:]).astype(np.float32)
+def digits(digit_logits: tuple[NDArray[np.float32], NDArray[np.int64]]) -> Digits:
+    """A real classifier's logits, the same rounded to 6 bits, and the labels."""
+    logits, labels = digit_logits
     scale = np.float32(np.abs(logits).max() / 31)
-    rounded = (np.round(logits / scale) * scale).astype(np.float32)
-    return logits, rounded, labels[900:].astype(np.int64)
+    return logits, (np.round(logits / scale) * scale).astype(np.float32), labels
 
 
 def test_ties_go_to_the_lowest_class() -> None:
@@ -58,9 +52,7 @@ def test_each_k_holds_exactly_k_classes(logits: NDArray[np.float32]) -> None:
         assert held == pytest.approx(k)
 
 
-def test_against_scikit_learn_on_digits(
-    digits: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]],
-) -> None:
+def test_against_scikit_learn_on_digits(digits: Digits) -> None:
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
 
     logits, _, labels = digits
@@ -106,7 +98,7 @@ def test_max_abs_diff_and_agreement() -> None:
     assert metrics.agreement(a, b) == 0.5
 
 
-def test_accuracy_on_digits(digits: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]) -> None:
+def test_accuracy_on_digits(digits: Digits) -> None:
     logits, rounded, labels = digits
     result = metrics.accuracy(rounded, logits, labels)
     assert result.n == len(labels) == 897

@@ -1,16 +1,27 @@
-"""Real runs of `cspedge run` on the built-in model, one per head, for the tests of what people read afterwards."""
+"""Real runs of `cspedge run` on the built-in model, one per head, and a report of answers that change."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cspedge.cli.app import app, call
-from cspedge.types import Head
+from cspedge.digest import sha256_bytes
+from cspedge.evaluate.metrics import accuracy
+from cspedge.evaluate.paired import paired
+from cspedge.report import load
+from cspedge.report.contact import flips_entry
+from cspedge.types import Head, ImageSet
 
 RealRun = Callable[[Head], Path]
+EXAMPLE = Path(__file__).with_name("example_report.json")
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +40,41 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
         return done[head]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def digit_images(digit_logits: tuple[NDArray[np.float32], NDArray[np.int64]]) -> ImageSet:
+    """The digits that `digit_logits` are of, 64 pixels on a side."""
+    from sklearn.datasets import load_digits
+
+    pixels = (load_digits().images[900:] * 255 / 16).astype(np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    return ImageSet(
+        images=np.repeat(pixels[:, None], 3, axis=1),
+        labels=digit_logits[1],
+        names=tuple(f"{label}/{i}.png" for i, label in enumerate(digit_logits[1])),
+        digests=tuple(sha256_bytes(image.tobytes()) for image in pixels),
+        source="scikit-learn's digits",
+    )
+
+
+@pytest.fixture
+def changed(
+    digit_logits: tuple[NDArray[np.float32], NDArray[np.int64]], digit_images: ImageSet
+) -> Callable[[bool], dict[str, Any]]:
+    """A function from `thumbnails` to the example with other figures.
+
+    openvino/int8 has those of digits' logits rounded to 4 bits, openvino/fp32 those of unchanged ones.
+    """
+    logits, labels = digit_logits
+    scale = np.float32(np.abs(logits).max() / 7)
+    coarse = (np.round(logits / scale) * scale).astype(np.float32)
+
+    def build(thumbnails: bool) -> dict[str, Any]:
+        found = load(EXAMPLE)
+        for index, other in ((5, coarse), (4, logits)):
+            figures = {"accuracy": accuracy(other, logits, labels), "paired": paired(other, logits, labels)}
+            found["artifacts"][index] |= {k: json.loads(json.dumps(asdict(v))) for k, v in figures.items()}
+        answers = {"openvino/fp32": logits, "openvino/int8": coarse}
+        return found | {"flips": flips_entry(logits, answers, digit_images, thumbnails=thumbnails)}
+
+    return build

@@ -269,6 +269,17 @@ def test_a_real_run_fits_too(
     look(browser, real_run(head) / "report.html", width, scheme, head)
 
 
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_what_changed_and_the_contact_sheet_fit(
+    browser: Browser, changed: Callable[[bool], dict[str, Any]], tmp_path: Path, width: int, scheme: str
+) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(render(changed(True)), encoding="utf-8")
+    look(browser, page, width, scheme, "changed")
+    assert browser.evaluate("[...document.images].every(e => e.complete && e.naturalWidth === 64)")
+    assert browser.evaluate("document.images.length") > 5
+
+
 @pytest.mark.parametrize("head", list(Head))
 def test_a_real_run_prints_and_needs_no_script(browser: Browser, real_run: Callable[[Head], Path], head: Head) -> None:
     page = real_run(head) / "report.html"
