@@ -8,8 +8,6 @@
 // --tensors FILE               for --bench: uint8 [n, 3, H, W] instead of golden/'s
 // --outputs FILE               for --bench: writes float32 outputs there, image by image
 // --warmup N, --rounds N       for --bench: runs before and while time is taken (3, 20)
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -23,6 +21,7 @@
 #include "failure.h"
 #include "image.h"
 #include "preprocess.h"
+#include "process.h"
 #include "runtime.h"
 
 namespace {
@@ -243,8 +242,6 @@ void bench(const Bundle& bundle, const Options& options) {
       runtime->run(inputs[i % inputs.size()]);
       samples.push_back(milliseconds(clock::now() - start));
     }
-    rusage usage{};
-    getrusage(RUSAGE_SELF, &usage);
     const json line{{"artifact", Bundle::label(artifact)},
                     {"sha256", artifact.at("sha256")},
                     {"runtime", {{"name", artifact.at("runtime").at("name")}, {"version", runtime->version()}}},
@@ -253,7 +250,7 @@ void bench(const Bundle& bundle, const Options& options) {
                     {"load_ms", milliseconds(loaded - before)},
                     {"first_ms", first},
                     {"samples_ms", samples},
-                    {"peak_rss_bytes", static_cast<long>(usage.ru_maxrss) * 1024}};
+                    {"peak_rss_bytes", peak_rss_bytes()}};
     std::cout << line.dump() << std::endl;
   }
 }

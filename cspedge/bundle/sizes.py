@@ -57,11 +57,8 @@ def _buys(artifact: Mapping[str, Any], in_float: Mapping[str, Any] | None) -> st
     says = [evidence["verdict"]]
     if accuracy is not None:
         points = accuracy["drop_top1"] * 100
-        versus = (
-            "as fp32"
-            if round(points, 2) == 0
-            else f"{abs(points):.2f} points {'below' if points > 0 else 'above'} fp32"
-        )
+        side = "below" if points > 0 else "above"
+        versus = f"{abs(points):.2f} points {side} fp32" if round(points, 2) else "as fp32"
         says.append(f"top-1 {accuracy['top1']:.2%} ({versus})")
     if latency is not None:
         says.append(f"{latency['p50_ms']:.2f} ms here")

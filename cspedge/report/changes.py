@@ -71,9 +71,8 @@ def _interval(interval: list[float] | None) -> str:
 
 def _class(row: Mapping[str, Any], labels: list[str]) -> dict[str, Any]:
     net = row["only_reference"] - row["only_artifact"]
-    name = labels[row["label"]] if row["label"] < len(labels) else f"class {row['label']}"
     return {
-        "name": name,
+        "name": words.class_name(labels, row["label"]),
         "n": row["n"],
         "net": f"{net:+d}".replace("-", "\u2212") if net else "0",
         "turned": row["only_reference"] + row["only_artifact"],

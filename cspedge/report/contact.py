@@ -70,10 +70,6 @@ def sheet(report: Mapping[str, Any]) -> dict[str, Any] | None:
     if not flips or not flips["images"]:
         return None
     names = report["model"].get("labels") or []
-
-    def called(index: int) -> str:
-        return names[index] if index < len(names) else f"class {index}"
-
     cards = []
     for image in flips["images"]:
         answers: dict[int, list[str]] = {}
@@ -82,9 +78,9 @@ def sheet(report: Mapping[str, Any]) -> dict[str, Any] | None:
         cards.append(
             {
                 **image,
-                "truth": called(image["label"]),
-                "before": f"{called(image['answer'])} {_margin(image['margin'])}",
-                "after": [(called(answer), ", ".join(said)) for answer, said in answers.items()],
+                "truth": words.class_name(names, image["label"]),
+                "before": f"{words.class_name(names, image['answer'])} {_margin(image['margin'])}",
+                "after": [(words.class_name(names, answer), ", ".join(said)) for answer, said in answers.items()],
             }
         )
     return {"total": flips["total"], "lost": flips["lost"], "cards": cards, "more": flips["total"] - len(cards)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 VERDICT_WORDS = {"ship": "ship", "caution": "caution", "do-not-ship": "do not ship"}
 EVIDENCE_WORDS = {
@@ -85,6 +86,11 @@ def brief(value: float) -> str:
         mantissa, exponent = f"{value:.0e}".split("e")
         return f"{mantissa}e\u2212{abs(int(exponent))}"
     return f"{value:.2g}" if value < 0.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def class_name(names: Sequence[str], index: int) -> str:
+    """The class's own name, or its number where the model has none."""
+    return names[index] if index < len(names) else f"class {index}"
 
 
 def chance(p: float) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cspedge.bundle.apps.sources import app_sources, set_line, write_project
 from cspedge.bundle.manifest import NAME
 from cspedge.errors import UsageError
 
@@ -70,8 +71,6 @@ def files(manifest: Mapping[str, Any]) -> Mapping[str, bytes]:
 
 def project(project: Project) -> Path | None:
     """Writes `<name>-<version>-android/`; UsageError for a file that Android's packaging would drop."""
-    from cspedge.bundle.apps.sources import app_sources, write_project
-
     assert project.public_key is not None  # SIGNED
     manifest = json.loads((project.bundle / NAME).read_text(encoding="utf-8"))
     check_assets(entry["path"] for entry in manifest["files"])
@@ -83,8 +82,8 @@ def project(project: Project) -> Path | None:
     left_out = ("kotlin-requirements.txt", "local.properties", ".idea/", *other, *unused)
     found = {path: data for path, data in app_sources("android").items() if not path.startswith(left_out)}
     found[CATALOG] = _pinned(found[CATALOG].decode(), manifest).encode()
-    found[PROPERTIES] = _set(found[PROPERTIES].decode(), "cspedge.delivery=", PACK if packed else "apk").encode()
-    found[PROPERTIES] = _set(found[PROPERTIES].decode(), "cspedge.runtimes=", ",".join(runtimes)).encode()
+    properties = set_line(found[PROPERTIES].decode(), "cspedge.delivery=", PACK if packed else "apk")
+    found[PROPERTIES] = set_line(properties, "cspedge.runtimes=", ",".join(runtimes)).encode()
     found[STRINGS] = re.sub(rb"(?<=translatable=\"false\">)[^<]*", manifest["name"].encode(), found[STRINGS])
     found[KEY] = project.public_key
     found["README.md"] = _readme(manifest, found, packed).encode()
@@ -115,15 +114,8 @@ def _pinned(catalog: str, manifest: Mapping[str, Any]) -> str:
     """The catalog with each runtime in the version that its artifacts were checked with, local labels left off."""
     for artifact in manifest["artifacts"]:
         version = artifact["runtime"]["version"].partition("+")[0]
-        catalog = _set(catalog, f"{artifact['backend']} = ", f'"{version}"')
+        catalog = set_line(catalog, f"{artifact['backend']} = ", f'"{version}"')
     return catalog
-
-
-def _set(text: str, start: str, value: str) -> str:
-    """Gives the one line that begins with `start` another value."""
-    changed, count = re.subn(rf"^{re.escape(start)}.*$", lambda _: start + value, text, flags=re.MULTILINE)
-    assert count == 1, f"{start!r} does not begin one line"
-    return changed
 
 
 def _readme(manifest: Mapping[str, Any], found: Mapping[str, bytes], packed: bool) -> str:

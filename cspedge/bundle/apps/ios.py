@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cspedge.bundle.apps import Project
-from cspedge.bundle.apps.sources import app_sources, write_project
+from cspedge.bundle.apps.sources import app_sources, set_line, write_project
 from cspedge.bundle.manifest import NAME
 from cspedge.digest import pretty_json
-from cspedge.errors import UsageError
 
 BACKENDS: frozenset[str] | None = frozenset({"coreml", "executorch"})
 SIGNED = True
@@ -43,9 +42,8 @@ def files(manifest: Mapping[str, Any]) -> Mapping[str, bytes]:
 
 
 def project(project: Project) -> Path | None:
-    """Writes `<name>-<version>-ios/`; UsageError without a key, WorkspaceError where it cannot be written."""
-    if project.public_key is None:
-        raise UsageError("an iOS project needs the public key of whoever signed its bundle; give --sign private.pem")
+    """Writes `<name>-<version>-ios/`; WorkspaceError where it cannot be written."""
+    assert project.public_key is not None  # SIGNED
     manifest = json.loads((project.bundle / NAME).read_text(encoding="utf-8"))
     packed = project.delivery == BACKGROUND_ASSETS
     sources = {
@@ -90,15 +88,11 @@ def _set_runtimes(sources: dict[str, bytes], manifest: Mapping[str, Any]) -> Non
             del sources[path]
         return
     version = min(versions)  # one SDK exported them all
-    _set(sources, "Models/Package.swift", r"let executorch = false", "let executorch = true")
-    _set(sources, "ExecuTorch/Package.swift", r'let version = "[^"]*"', f'let version = "{version}"')
-
-
-def _set(sources: dict[str, bytes], path: str, line: str, value: str) -> None:
-    text, found = re.subn(rf"^{line}$", value, sources[path].decode(), flags=re.MULTILINE)
-    if found != 1:
-        raise UsageError(f"apps/ios/{path} has {found} lines {line!r} and must have one; reinstall cspedge")
-    sources[path] = text.encode()
+    for path, start, value in (
+        ("Models/Package.swift", "let executorch = ", "true"),
+        ("ExecuTorch/Package.swift", "let version = ", f'"{version}"'),
+    ):
+        sources[path] = set_line(sources[path].decode(), start, value).encode()
 
 
 _USE = """# {stem} for iOS

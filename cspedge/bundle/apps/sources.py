@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,13 @@ def requirements(manifest: Mapping[str, Any], **besides: str) -> bytes:
     """requirements.txt of a bundle: its runtimes in their very versions, and other packages by version."""
     needed = {**besides, **{a["runtime"]["name"]: a["runtime"]["version"] for a in manifest["artifacts"]}}
     return "".join(f"{name}=={found}\n" for name, found in sorted(needed.items())).encode()
+
+
+def set_line(text: str, start: str, value: str) -> str:
+    """`text` with another value on the one line that begins with `start`."""
+    changed, count = re.subn(rf"^{re.escape(start)}.*$", lambda _: start + value, text, flags=re.MULTILINE)
+    assert count == 1, f"{count} lines begin with {start!r}"
+    return changed
 
 
 def write_project(out: Path, name: str, files: Mapping[str, bytes], folders: Mapping[str, Path]) -> Path:
