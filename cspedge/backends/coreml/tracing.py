@@ -103,7 +103,7 @@ def _eager(program: ExportedProgram, images: torch.Tensor) -> dict[str, torch.Te
     parts: dict[str, list[torch.Tensor]] = {}
     held = {**program.state_dict, **program.constants}
     with torch.inference_mode():
-        for image in images.split(1):
+        for image in torch.split(images, 1):
             arguments = [image if s.target is None else held[s.target] for s in program.graph_signature.input_specs]
             Recorder(program.graph_module).run(*arguments, enable_io_processing=False)
     return {name: torch.cat(values) for name, values in parts.items() if values[0].dim() > 0}
