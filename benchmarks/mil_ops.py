@@ -52,7 +52,7 @@ def placed(name: str, head: Head, size: tuple[int, int, int]) -> tuple[PlacedMod
     model = timm.create_model(name, pretrained=False).eval()
 
     def build(more: dict[str, Any]) -> nn.Module:
-        found: nn.Module = timm.create_model(name, pretrained=False, **more).eval()
+        found: nn.Module = timm.create_model(name, **{"pretrained": False, **more}).eval()
         return found
 
     network, compute, outputs = with_head(model, head, build, size)
