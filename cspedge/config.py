@@ -56,22 +56,36 @@ class Budget:
     """What an artifact may cost, in fractions of 1 and sizes in 10^6 bytes.
 
     max_drop, min_agreement: of logits, against fp32; min_cosine: of feature maps and embeddings, the mean over images
-    of the output that is furthest off.
+    of the output that is furthest off; max_p95_ms: the 95th percentile of one image's latency on this host.
     """
 
     max_drop: float = 0.01
     min_agreement: float = 0.9
     min_cosine: float = 0.95
     max_mb: float | None = None
+    max_p95_ms: float | None = None
 
-    def is_met(self, artifact: Mapping[str, Any]) -> bool:
-        """Whether an artifact of report.json stays inside, as far as it was measured."""
-        accuracy = artifact["accuracy"]
-        small = self.max_mb is None or bool(artifact["bytes"] <= self.max_mb * 1e6)
-        if accuracy is not None:
-            close = accuracy["drop_top1"] <= self.max_drop and accuracy["agreement"] >= self.min_agreement
-            return small and bool(close)
-        return small and all(row["cosine_mean"] >= self.min_cosine for row in artifact["outputs"])
+    def misses(self, artifact: Mapping[str, Any]) -> list[str]:
+        """What an artifact of report.json exceeds, a sentence each, as far as it was measured."""
+        from cspedge.report.verdict import p95_ms
+        from cspedge.report.words import cosine, megabytes, milliseconds, percent, points
+
+        found, accuracy = [], artifact["accuracy"]
+        if accuracy is not None and accuracy["drop_top1"] > self.max_drop:
+            found.append(f"loses {points(accuracy['drop_top1'])} points of top-1, max_drop is {points(self.max_drop)}")
+        if accuracy is not None and accuracy["agreement"] < self.min_agreement:
+            least = percent(self.min_agreement)
+            found.append(f"gives fp32's answer on {percent(accuracy['agreement'])} of images, min_agreement is {least}")
+        for row in artifact["outputs"] if accuracy is None else ():
+            if row["cosine_mean"] < self.min_cosine:
+                said = cosine(row["cosine_mean"])
+                found.append(f"{row['name']} has a mean cosine of {said} to fp32's, min_cosine is {self.min_cosine:g}")
+        if self.max_mb is not None and artifact["bytes"] > self.max_mb * 1e6:
+            found.append(f"takes {megabytes(artifact['bytes'])}, max_mb is {self.max_mb:g}")
+        slowest = p95_ms(artifact["latency"])
+        if self.max_p95_ms is not None and slowest is not None and slowest > self.max_p95_ms:
+            found.append(f"takes {milliseconds(slowest)} ms at the 95th percentile, max_p95_ms is {self.max_p95_ms:g}")
+        return found
 
     def limits(self) -> dict[str, float | None]:
         """In the words of `cspedge.report.verdict`."""
@@ -80,6 +94,7 @@ class Budget:
             "low_agreement": self.min_agreement,
             "low_cosine": self.min_cosine,
             "max_bytes": None if self.max_mb is None else self.max_mb * 1e6,
+            "max_p95_ms": self.max_p95_ms,
         }
 
 

@@ -110,6 +110,9 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
         if quantized is not None and calibration is not None:
             outlying = publish.outlier_notes(publish.outliers(quantized, calibration))
         report = _report(options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, ledger)
+        for sentence in budget_notes(report, options.budget):
+            ui.note(sentence)
+        report["notes"] += budget_notes(report, options.budget)
         files += publish.report(report, options.out)
     if any(not row.cached for row in ledger.rows):
         ledger.store.ref(ledger.name, ledger.keys)
@@ -135,9 +138,16 @@ def exit_code(results: list[ArtifactResult], report: dict[str, Any] | None, budg
         return 1
     if budget is not None and report is not None:
         for row in report["artifacts"]:
-            if row["status"] == Status.OK and not budget.is_met(row):
+            if row["status"] == Status.OK and budget.misses(row):
                 return 1
     return 4 if any(r.status is Status.UNAVAILABLE for r in results) else 0
+
+
+def budget_notes(report: Mapping[str, Any], budget: Budget | None) -> list[str]:
+    """One sentence per artifact outside a given budget."""
+    rows = [row for row in report["artifacts"] if budget is not None and row["status"] == Status.OK]
+    missed = [(row, budget.misses(row)) for row in rows if budget is not None]
+    return [f"{row['target']}/{row['precision']} is over the budget: {'; '.join(m)}." for row, m in missed if m]
 
 
 def _run_name(name: str) -> str:
