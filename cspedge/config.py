@@ -163,6 +163,7 @@ class RunConfig:
     max_unreadable: float | None = None
     threads: int | None = None
     seed: int | None = None
+    device: str | None = None
     budget: Budget | None = None
 
 

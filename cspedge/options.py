@@ -57,6 +57,7 @@ class RunOptions:
     per_round: int = 10
     budget: Budget | None = None
     explain: bool = False
+    device: str | None = None  # where artifacts are validated and timed; None: in this process
 
 
 class Ui(Protocol):

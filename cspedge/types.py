@@ -213,17 +213,34 @@ class Artifact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RanOn:
+    """The device whose answers an evaluation is made of (`--device`), and what computed them there.
+
+    machine: in uname's words; runtime: name and version as the native runner says; delegates: who computed inside it.
+    """
+
+    uri: str
+    cpu: str
+    machine: str
+    isa: tuple[str, ...]
+    os: str
+    runtime: str
+    delegates: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One artifact's answers on a validation set.
 
     vectors: its logits or embeddings, float32 [n, d], None for feature maps; accuracy: of logits on labelled images;
-    outputs: each output beside the reference's.
+    outputs: each output beside the reference's; ran_on: None for this process.
     """
 
     vectors: NDArray[np.float32] | None
     accuracy: Accuracy | None
     outputs: tuple[Closeness, ...]
     evidence: Evidence
+    ran_on: RanOn | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

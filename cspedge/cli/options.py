@@ -50,6 +50,13 @@ MaxUnreadable = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of torch and of each runtime. [default: 1]", min=1)]
 Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the bench order. [default: 0]")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where to validate and time: local-process://, ssh://user@host[:port]. [default: in this process]",
+        metavar="URI",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
 
 DEFAULT_WORKSPACE = ".cspedge"
