@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,8 +51,11 @@ class Ssh:
             raise RuntimeMissingError("ssh:// needs OpenSSH's client: apt-get install openssh-client")
         self.uri = uri.text
         self._root = folder
-        alive = ("ServerAliveInterval=5", "ServerAliveCountMax=3", "ConnectTimeout=10", "BatchMode=yes")
-        self._client = [client, "-T", *(part for option in alive for part in ("-o", option))]
+        kept = ["ServerAliveInterval=5", "ServerAliveCountMax=3", "ConnectTimeout=10", "BatchMode=yes"]
+        # one connection carries all commands: making one costs more than most of them
+        self._control = tempfile.mkdtemp(prefix="cspedge-")
+        kept += ["ControlMaster=auto", f"ControlPath={self._control}/c", "ControlPersist=30"]
+        self._client = [client, "-T", *(part for option in kept for part in ("-o", option))]
         if config := os.environ.get("CSPEDGE_SSH_CONFIG"):
             self._client += ["-F", config]
         if uri.port is not None:
@@ -59,7 +63,11 @@ class Ssh:
         if uri.user is not None:
             self._client += ["-l", uri.user]
         self._client += ["--", str(uri.host)]
-        self.facts = self._describe()
+        try:
+            self.facts = self._describe()
+        except BaseException:
+            self._disconnect()
+            raise
 
     def push(self, source: Path, name: str, sha256: str, *, executable: bool = False) -> None:
         if self._again(lambda: self._push(source, name, sha256, executable)).code == _DAMAGED:  # it was removed
@@ -86,6 +94,11 @@ class Ssh:
     def close(self) -> None:
         """Where the connection is lost the folder stays, and the next command goes on with what it holds."""
         self._shell(f"rm -rf {self._root}", plain=False)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        subprocess.run([*self._client[:-2], "-O", "exit", *self._client[-2:]], capture_output=True, check=False)
+        shutil.rmtree(self._control, ignore_errors=True)
 
     def _describe(self) -> Facts:
         done = self._shell(
