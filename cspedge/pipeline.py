@@ -45,7 +45,8 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     Raises UsageError, InputError, WorkspaceError, DeviceError where `options.device` cannot be opened; what befalls one
     target is a row in the results instead.
     """
-    with opened(options.device if upto >= Upto.EVALUATE else None, options.workspace) as lab:
+    device = options.device if upto >= Upto.EVALUATE else None
+    with opened(device, options.workspace, timing=upto >= Upto.BENCH) as lab:
         return _execute(options, upto, ui or Silent(), lab)
 
 

@@ -61,6 +61,7 @@ class Evidence(StrEnum):
     """What stands behind an artifact's accuracy figures."""
 
     MEASURED = "measured"
+    EMULATED = "emulated"  # by the runtime's own kernels for another processor, on an emulation of it
     REFERENCE_EXECUTOR = "reference-executor"
     NOT_RUN = "not-run"
 

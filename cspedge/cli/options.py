@@ -53,7 +53,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the
 Device = Annotated[
     str | None,
     typer.Option(
-        help="Where to validate and time: local-process://, ssh://user@host[:port]. [default: in this process]",
+        help="Where to run: local-process://, ssh://user@host[:port], qemu-aarch64://CPU. [default: in this process]",
         metavar="URI",
     ),
 ]

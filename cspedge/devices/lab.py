@@ -14,7 +14,7 @@ from cspedge.config import load_target
 from cspedge.devices import runner, uri
 from cspedge.devices.session import DeviceSession, Runner
 from cspedge.digest import sha256_json
-from cspedge.errors import CspedgeError, TargetError
+from cspedge.errors import CspedgeError, TargetError, UsageError
 from cspedge.types import Artifact, Latency, Output, Precision, RanOn
 
 if TYPE_CHECKING:
@@ -30,16 +30,21 @@ WARMUP = 5  # untimed inferences of each process, as on this host
 
 
 @contextmanager
-def opened(text: str | None, workspace: Path) -> Iterator[Lab | None]:
+def opened(text: str | None, workspace: Path, *, timing: bool) -> Iterator[Lab | None]:
     """The device of `--device`, None where none was asked for. Raises UsageError or DeviceError, before any work.
 
-    workspace: a device keeps the files of one apart from another's.
+    workspace: a device keeps the files of one apart from another's; timing: whether times will be taken.
     """
     if text is None:
         yield None
         return
     device = _device(uri.parse(text), workspace)
     try:
+        if timing and not device.timed:
+            raise UsageError(
+                f"device {text!r} is emulated, and its times say nothing about the processor; "
+                "use it with `cspedge validate`"
+            )
         with tempfile.TemporaryDirectory(prefix="cspedge-lab-") as work:
             yield Lab(device, Path(work))
     finally:
@@ -51,6 +56,10 @@ def _device(found: uri.DeviceUri, workspace: Path) -> Device:
         from cspedge.devices.ssh import Ssh
 
         return Ssh(found, f".cspedge-device-{sha256_json([platform.node(), str(workspace.absolute())])[:16]}")
+    if found.scheme == uri.QEMU:
+        from cspedge.devices.qemu import QemuAarch64
+
+        return QemuAarch64(found)
     from cspedge.devices.local import LocalProcess
 
     return LocalProcess(found.text)
@@ -72,7 +81,7 @@ class Lab:
         inputs = runner.inputs(backend, machine)
 
         def build(folder: Path) -> Mapping[str, object]:
-            runner.build(backend, folder)
+            runner.build(backend, machine, folder)
             return {}
 
         stored = ledger.stage(f"runner {backend} {machine}", "runner", inputs, build)

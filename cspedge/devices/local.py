@@ -26,6 +26,7 @@ class LocalProcess:
         self.facts = Facts(cpu=host.cpu, machine=host.arch, isa=host.isa, os=host.os)
         self._folder = tempfile.TemporaryDirectory(prefix="cspedge-device-")
         self._root = Path(self._folder.name)
+        self._prefix: list[str] = []  # what runs the program
 
     def push(self, source: Path, name: str, sha256: str, *, executable: bool = False) -> None:
         target = self._root / name
@@ -37,7 +38,7 @@ class LocalProcess:
             target.chmod(0o700 if executable else 0o600)
 
     def run(self, command: Sequence[str]) -> Finished:
-        program = [str(self._root / command[0]), *command[1:]]
+        program = [*self._prefix, str(self._root / command[0]), *command[1:]]
         try:
             done = subprocess.run(
                 program,

@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from cspedge.digest import sha256_bytes, sha256_json
 from cspedge.errors import RuntimeMissingError
 
 PROGRAM = "cspedge-runner"
+ARM = "aarch64"
+# What pip takes for an aarch64 machine with a glibc of this age or older.
+GLIBC = (17, 24, 26, 27, 28, 31, 34, 35)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,29 +71,36 @@ def require(backend: str) -> Sdk:
 def inputs(backend: str, machine: str) -> dict[str, Any]:
     """What a built runner depends on. Raises RuntimeMissingError where it cannot be built here."""
     require(backend)
-    if machine != platform.machine():
-        raise RuntimeMissingError(
-            f"the device is a {machine!r} machine and this one is {platform.machine()!r}; the native runner is "
-            "built for the machine that builds it"
-        )
     return {
         "sources": sha256_json({path: sha256_bytes(data) for path, data in app_sources("cpp").items()}),
         "machine": machine,
         "runtime": {backend: importlib.metadata.version(backend)},
-        "compiler": _output([_tool("g++", "apt-get install g++"), "-dumpfullversion"]),
+        "compiler": _output([_compiler(machine), "-dumpfullversion"]),
         "system": platform.libc_ver()[1],
     }
 
 
-def build(backend: str, folder: Path) -> None:
-    """Builds the runner and writes it with its runtime's libraries into `folder`.
+def _compiler(machine: str) -> str:
+    if machine == platform.machine():
+        return _tool("g++", "apt-get install g++")
+    if machine != ARM:
+        raise RuntimeMissingError(
+            f"the device is a {machine!r} machine and this one is {platform.machine()!r}; the native runner is built "
+            f"for this one's kind and for {ARM}"
+        )
+    return _tool(f"{ARM}-linux-gnu-g++", f"apt-get install g++-{ARM}-linux-gnu")
+
+
+def build(backend: str, machine: str, folder: Path) -> None:
+    """Builds the runner and writes it with its runtime's libraries into `folder`; for Arm, cross-compiled where needed.
 
     The program finds them beside itself. Raises RuntimeMissingError where a compiler, CMake, OpenSSL or nlohmann/json
     is missing.
     """
     sdk = require(backend)
-    site = Path(str(importlib.metadata.distribution(backend).locate_file("")))
-    sources, work = folder / "src", folder / "build"
+    sources, work = folder.absolute() / "src", folder.absolute() / "build"  # CMake's own folder is another
+    native = machine == platform.machine()
+    site = Path(str(importlib.metadata.distribution(backend).locate_file(""))) if native else arm_site([backend], work)
     for path, data in app_sources("cpp").items():
         (sources / path).parent.mkdir(parents=True, exist_ok=True)
         (sources / path).write_bytes(data)
@@ -99,7 +110,8 @@ def build(backend: str, folder: Path) -> None:
     configure += [f"-DCMAKE_DISABLE_FIND_PACKAGE_{name}=ON" for name in others]
     # libraries beside the program; OpenSSL inside it, since boards have other versions
     configure += ["-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON", "-DCMAKE_INSTALL_RPATH=$ORIGIN"]
-    _output([*configure, "-DOPENSSL_USE_STATIC_LIBS=ON"])
+    configure += ["-DOPENSSL_USE_STATIC_LIBS=ON"] if native else arm_options()
+    _output(configure)
     _output([cmake, "--build", str(work)])
     shutil.copyfile(work / PROGRAM, folder / PROGRAM)
     for pattern in sdk.libraries:
@@ -107,6 +119,44 @@ def build(backend: str, folder: Path) -> None:
             shutil.copyfile(library, folder / library.name)
     shutil.rmtree(sources)
     shutil.rmtree(work)
+
+
+def arm_options() -> list[str]:
+    """What CMake needs to cross-compile for Arm. Raises RuntimeMissingError where a part is missing."""
+    library = Path(f"/usr/lib/{ARM}-linux-gnu/libcrypto.a")
+    if not library.exists():
+        raise RuntimeMissingError(
+            f"the native runner for {ARM} needs {library}, which is not here: dpkg --add-architecture arm64 && "
+            "apt-get update && apt-get install libssl-dev:arm64"
+        )
+    options = ["-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={ARM}"]
+    options += [f"-DCMAKE_CXX_COMPILER={_compiler(ARM)}", f"-DOPENSSL_CRYPTO_LIBRARY={library}"]
+    return [
+        *options,
+        "-DOPENSSL_INCLUDE_DIR=/usr/include",
+        f"-DCMAKE_CXX_FLAGS=-idirafter/usr/include/{ARM}-linux-gnu",
+    ]
+
+
+def arm_site(backends: Sequence[str], work: Path) -> Path:
+    """The runtimes' aarch64 wheels, of the versions here, downloaded by pip and unpacked into a folder of `work`."""
+    site, wheels = work / f"site-{ARM}", work / f"wheels-{ARM}"
+    if site.exists():
+        return site
+    tags = [f"--platform=manylinux_2_{minor}_{ARM}" for minor in GLIBC]
+    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in backends]
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *tags]
+    done = subprocess.run([*pip, "--dest", str(wheels), *wanted], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split())[-300:]
+        raise RuntimeMissingError(f"pip does not find {' '.join(wanted)} for {ARM} ({said}); it needs the network once")
+    draft = site.with_suffix(".draft")
+    for wheel in sorted(wheels.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(draft)
+    draft.rename(site)
+    shutil.rmtree(wheels)
+    return site
 
 
 def _cmake() -> str:

@@ -39,7 +39,6 @@ class Runner:
 class DeviceSession:
     """An artifact on a device. `last`: the line of the newest run. Satisfies `cspedge.backends.base.Session`."""
 
-    evidence = Evidence.MEASURED
     batch = BATCH
 
     def __init__(
@@ -57,6 +56,7 @@ class DeviceSession:
 
         Raises DeviceError.
         """
+        self.evidence = Evidence.MEASURED if device.timed else Evidence.EMULATED
         self._device, self._artifact, self._outputs = device, artifact, outputs
         self._threads, self._work = threads, work
         self._program = f"runner-{runner.digest[:16]}/{PROGRAM}"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from cspedge.errors import UsageError
 
-LOCAL, SSH = "local-process", "ssh"
-FORMS = {LOCAL: "local-process://", SSH: "ssh://user@host[:port]"}
+LOCAL, SSH, QEMU = "local-process", "ssh", "qemu-aarch64"
+FORMS = {LOCAL: "local-process://", SSH: "ssh://user@host[:port]", QEMU: "qemu-aarch64://CPU"}
 _SSH = re.compile(
     r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
@@ -16,13 +16,15 @@ _SSH = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceUri:
-    """A device's name, taken apart; text: as it was given; user, host, port: of ssh, None where ssh's own hold."""
+    """A device's name, taken apart; text: as it was given; user, host, port: of ssh, None where ssh's own hold;
+    cpu: of qemu-aarch64."""
 
     text: str
     scheme: str
     user: str | None = None
     host: str | None = None
     port: int | None = None
+    cpu: str | None = None
 
 
 def parse(text: str) -> DeviceUri:
@@ -32,9 +34,19 @@ def parse(text: str) -> DeviceUri:
         raise UsageError(f"unknown device {text!r}; known: {', '.join(sorted(FORMS.values()))}")
     if scheme == SSH:
         return _ssh(text, rest)
+    if scheme == QEMU:
+        return _qemu(text, rest)
     if rest:
         raise UsageError(f"device {text!r} has {rest!r} too much; write {FORMS[scheme]}")
     return DeviceUri(text=text, scheme=scheme)
+
+
+def _qemu(text: str, rest: str) -> DeviceUri:
+    from cspedge.devices.qemu import CPUS
+
+    if rest not in CPUS:
+        raise UsageError(f"device {text!r} names no processor that is known; known: {', '.join(sorted(CPUS))}")
+    return DeviceUri(text=text, scheme=QEMU, cpu=rest)
 
 
 def _ssh(text: str, rest: str) -> DeviceUri:

@@ -7,6 +7,7 @@ import unicodedata
 VERDICT_WORDS = {"ship": "ship", "caution": "caution", "do-not-ship": "do not ship"}
 EVIDENCE_WORDS = {
     "measured": "measured here",
+    "emulated": "emulated here",
     "reference-executor": "reference executor",
     "not-run": "not run",
 }

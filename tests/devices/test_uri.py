@@ -30,10 +30,12 @@ def test_a_machine_behind_ssh(text: str, user: str | None, host: str, port: int 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("phone", "unknown device 'phone'; known: local-process://, ssh://user@host[:port]"),
+        ("phone", "unknown device 'phone'; known: local-process://, qemu-aarch64://CPU, ssh://user@host[:port]"),
         ("", "unknown device ''; known: "),
         ("local-process:", "unknown device 'local-process:'"),
         ("telnet://board", "unknown device 'telnet://board'"),
+        ("qemu-aarch64://", "known: cortex-a53, cortex-a57, cortex-a72, cortex-a76, neoverse-n1"),
+        ("qemu-aarch64://max", "device 'qemu-aarch64://max' names no processor that is known"),
         ("ssh://", "device 'ssh://' is no ssh://user@host[:port]"),
         ("ssh://-oProxyCommand=x", "is no ssh://user@host[:port]"),
         ("ssh://me:secret@board", "no password or path"),
