@@ -39,7 +39,7 @@ def command(lowered: Path, capsys: pytest.CaptureFixture[str]) -> Command:
         found = call(app, [name, *small, *where, "--json", *args])
         out, err = capsys.readouterr()
         assert code is None or found == code, err
-        return json.loads(out) if out else {"stderr": err}
+        return json.loads(out) if out else {"stderr": err.strip()}
 
     return run
 

@@ -61,11 +61,15 @@ class Way:
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """config: the client's, to be named in CSPEDGE_SSH_CONFIG; user: who may log in."""
+    """config: the client's, to be named in CSPEDGE_SSH_CONFIG; user: who may log in; home: where commands begin.
+
+    It is no real home folder: another session's tests may use that of the same user.
+    """
 
     port: int
     config: Path
     user: str
+    home: Path
 
     @contextmanager
     def way(self, *, cut: int = 0, times: int = 0) -> Iterator[Way]:
@@ -89,6 +93,8 @@ def running(folder: Path) -> Iterator[Server]:
         Path("/run/sshd").mkdir(exist_ok=True)  # what the service's start would have made
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    home = folder / "home"
+    home.mkdir()
     server = {
         "Port": port,
         "ListenAddress": "127.0.0.1",
@@ -99,6 +105,7 @@ def running(folder: Path) -> Iterator[Server]:
         "UsePAM": "no",
         "PasswordAuthentication": "no",
         "PermitRootLogin": "prohibit-password",
+        "ForceCommand": f'cd {home} && eval "$SSH_ORIGINAL_COMMAND"',
     }
     client = {
         "IdentityFile": folder / "user",
@@ -117,7 +124,7 @@ def running(folder: Path) -> Iterator[Server]:
     ):
         try:
             _wait(process, port, folder / "log")
-            yield Server(port=port, config=folder / "client", user=getpass.getuser())
+            yield Server(port=port, config=folder / "client", user=getpass.getuser(), home=home)
         finally:
             process.terminate()
 
