@@ -120,6 +120,8 @@ def _print_sizes(found: Bundled) -> None:
     total = sum(found.files.values())
     table.add_row(f"{total:,}", "in all", "signed" if found.signed else "not signed (--sign private.pem)")
     stdout_console().print(table)
+    if len(found.manifest["artifacts"]) > 1:
+        print("a device runs one of the artifacts; --target NAME leaves the others out")
     for path in filter(None, (found.path, found.zip, found.project)):
         print(f"written to {path}")
 

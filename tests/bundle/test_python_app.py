@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cspedge.bundle.write import Bundled
 
@@ -44,6 +45,20 @@ def test_it_names_what_it_sees(unpacked: Path, made: Bundled) -> None:
     rows = [line.split() for line in done.stdout.splitlines()]
     assert rows[0][1] == str(image["label"])
     assert [float(row[0]) for row in rows] == sorted((float(row[0]) for row in rows), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [
+        ((10_000, 10_000), "the image is 10000 x 10000 pixels; 1 to 89,478,485"),
+        ((400_000, 1), "the image would be resized to"),
+    ],
+)
+def test_images_that_are_too_large(unpacked: Path, tmp_path: Path, size: tuple[int, int], says: str) -> None:
+    Image.new("1", size).save(tmp_path / "large.png")
+    done = run(unpacked, str(tmp_path / "large.png"))
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(says)
 
 
 def test_it_loads_nothing_that_was_changed(unpacked: Path, made: Bundled, tmp_path: Path) -> None:

@@ -47,9 +47,17 @@ def load(artifact: dict[str, Any]) -> Callable[[Any], list[Any]]:
     return lambda x: [np.array(value) for value in compiled(x).values()]
 
 
+def check(width: int, height: int, what: str) -> None:
+    """Exits with a sentence for a size that no image may have."""
+    if not 0 < width * height <= MANIFEST["preprocess"]["max_pixels"]:
+        limit = MANIFEST["preprocess"]["max_pixels"]
+        raise SystemExit(f"{what} {width} x {height} pixels; 1 to {limit:,} are allowed, give a smaller image")
+
+
 def prepare(image: Image.Image) -> Any:
     """An image as uint8 [3, H, W], by the manifest's contract."""
     rule, crop = MANIFEST["preprocess"]["resize"], MANIFEST["preprocess"]["crop"]
+    check(*image.size, "the image is")
     image, (height, width) = image.convert("RGB"), (rule["height"], rule["width"])
     if rule["rule"] == "shorter-edge":
         edge = height
@@ -59,6 +67,7 @@ def prepare(image: Image.Image) -> Any:
         ratios = image.height / height, image.width / width
         ratio = min(ratios) if rule["rule"] == "cover" else max(ratios)
         height, width = round(image.height / ratio), round(image.width / ratio)
+    check(width, height, "the image would be resized to")
     image = image.resize((width, height), Image.Resampling[rule["interpolation"].upper()])
     canvas = Image.new(
         "RGB", (max(width, crop["width"]), max(height, crop["height"])), tuple(MANIFEST["preprocess"]["pad"])
