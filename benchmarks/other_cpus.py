@@ -17,7 +17,6 @@ import json
 import platform
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNTIMES = ("executorch", "openvino")
 # Names of QEMU's processors. Haswell: AVX2, no VNNI; Denverton: SSE 4.2; Cortex-A76: dot product; A53: without
 CPUS = {"Haswell": "x86_64", "Denverton": "x86_64", "cortex-a76": "aarch64", "cortex-a53": "aarch64"}
-# What pip takes for an aarch64 machine with a glibc of this age or older.
-GLIBC = (17, 24, 26, 27, 28, 31, 34, 35)
 
 
 def main() -> None:
@@ -87,38 +84,19 @@ def _tensors(manifest: dict[str, Any], folder: Path, count: int | None, out: Pat
 
 def _build(machine: str, work: Path) -> Path:
     """The C++ example for this machine or, cross-compiled, for Arm."""
+    from cspedge.devices import runner
+
     build = work / f"build-{machine}"
     if machine == "x86_64":
         site, options = Path(str(importlib.metadata.distribution("executorch").locate_file(""))), []
     else:
-        site = _arm_site(work)
-        library = Path("/usr/lib/aarch64-linux-gnu/libcrypto.a")
-        if not library.exists():
-            sys.exit(f"{library} is missing; the first lines of this file say what to install for Arm")
-        options = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
-        options += ["-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++", f"-DOPENSSL_CRYPTO_LIBRARY={library}"]
-        options += ["-DOPENSSL_INCLUDE_DIR=/usr/include", "-DCMAKE_CXX_FLAGS=-idirafter/usr/include/aarch64-linux-gnu"]
+        site, options = runner.arm_site(RUNTIMES, work), runner.arm_options()
     found = ";".join(str(site / name) for name in RUNTIMES)
     cmake = str(Path(sys.executable).with_name("cmake"))
     told = [cmake, "-S", str(ROOT / "apps" / "cpp"), "-B", str(build), f"-DCMAKE_PREFIX_PATH={found}", *options]
     for command in (told, [cmake, "--build", str(build)]):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return build / "cspedge-runner"
-
-
-def _arm_site(work: Path) -> Path:
-    site = work / "site-aarch64"
-    if not site.exists():
-        draft = work / "site-aarch64.draft"
-        tags = [f"--platform=manylinux_2_{minor}_aarch64" for minor in GLIBC]
-        wanted = [f"{name}=={importlib.metadata.version(name)}" for name in RUNTIMES]
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *tags]
-        subprocess.run([*pip, "--dest", str(work), *wanted], check=True)
-        for wheel in sorted(work.glob("*aarch64.whl")):
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(draft)
-        draft.rename(site)
-    return site
 
 
 def _emulator(cpu: str) -> list[str]:

@@ -43,6 +43,10 @@ class RuntimeMissingError(CspedgeError):
     exit_code = 4
 
 
+class DeviceError(RuntimeMissingError):
+    """A device that is absent, offline, refuses us, has no room, or is too old for the runner."""
+
+
 def unknown(kind: str, value: str, known: list[str] | tuple[str, ...]) -> UsageError:
     """The error for a name nobody knows: quotes it and lists the known ones."""
     return UsageError(f"unknown {kind} {value!r}; known: {', '.join(sorted(known))}")

@@ -58,6 +58,7 @@ class RunOptions:
     budget: Budget | None = None
     explain: bool = False
     no_thumbnails: bool = False
+    device: str | None = None  # where artifacts are validated and timed; None: in this process
 
 
 class Ui(Protocol):

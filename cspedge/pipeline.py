@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspedge import api, inputs, mixing, publish, steps
 from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
+from cspedge.devices.lab import Lab, opened
 from cspedge.digest import sha256_json
 from cspedge.errors import UsageError
 from cspedge.models import source as sources
@@ -41,9 +42,15 @@ class Outcome:
 def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) -> Outcome:
     """Runs the stages that `upto` needs and publishes what the user keeps into `options.out`.
 
-    Raises UsageError, InputError, WorkspaceError; what befalls one target is a row in the results instead.
+    Raises UsageError, InputError, WorkspaceError, DeviceError where `options.device` cannot be opened; what befalls one
+    target is a row in the results instead.
     """
-    ui = ui or Silent()
+    device = options.device if upto >= Upto.EVALUATE else None
+    with opened(device, options.workspace, timing=upto >= Upto.BENCH) as lab:
+        return _execute(options, upto, ui or Silent(), lab)
+
+
+def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcome:
     chosen = _targets(options)
     recipe = load_recipe(options.recipe)
     if options.model is None and options.weights is not None:
@@ -103,9 +110,9 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     report = None
     if listed is not None:
         validation = inputs.validation_images(options, listed, labels, loaded, ledger)
-        results = [steps.evaluate(r, validation, loaded, options, ledger) for r in results]
+        results = [steps.evaluate(r, validation, loaded, options, ledger, lab) for r in results]
         if upto >= Upto.BENCH:
-            results = steps.bench(results, validation, options, ledger)
+            results = steps.bench(results, validation, loaded, options, ledger, lab)
         outlying: tuple[str, ...] = ()
         if quantized is not None and calibration is not None:
             outlying = publish.outlier_notes(publish.outliers(quantized, calibration))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cspedge.digest import pretty_json, sha256_json
 from cspedge.models.heads import outputs_from
 from cspedge.models.reference import ReferenceInfo
-from cspedge.types import Artifact, Audit, Closeness, Evidence, Head, ImageSet, Precision, Preprocess, Skipped
+from cspedge.types import Artifact, Audit, Closeness, Evidence, Head, ImageSet, Precision, Preprocess, RanOn, Skipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,7 @@ CODE: Mapping[str, int] = {
     "lower": 3,
     "evaluate": 2,
     "bench": 1,
+    "runner": 1,
 }
 TORCH = ("torch", "numpy")
 
@@ -188,10 +189,12 @@ def evaluate_inputs(
     options: Mapping[str, object],
     isa: Sequence[str],
     reference: str | None,
+    device: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """torch's version and the backend's code are here because Core ML's reference executor is made of them.
 
-    reference: digest of a reference that runs beside the artifact, for feature maps; None where its answers are stored.
+    device: another place than this process; reference: digest of a reference that runs beside the artifact, for
+    feature maps; None where its answers are stored.
     """
     return {
         "reference": reference,
@@ -202,7 +205,12 @@ def evaluate_inputs(
         "isa": list(isa),
         "backend_code": backend_code,
         "tools": tool_versions(*TORCH) | dict(sdk),
+        **_device(device),
     }
+
+
+def _device(device: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {} if device is None else {"device": dict(device)}
 
 
 def bench_inputs(
@@ -214,7 +222,9 @@ def bench_inputs(
     seed: int,
     host: Mapping[str, Any],
     sdk: Mapping[str, str],
+    device: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
+    """device: another place than this process."""
     return {
         "artifacts": dict(artifacts),
         "image": image,
@@ -224,6 +234,7 @@ def bench_inputs(
         "seed": seed,
         "host": dict(host),
         "tools": dict(sdk),
+        **_device(device),
     }
 
 
@@ -362,14 +373,28 @@ def read_artifact(stored: StoredObject) -> Artifact:
     return Artifact(**_tuples(data), path=path, audit=audit, precision=precision)
 
 
-def write_evaluation(found: NDArray[np.float32], evidence: Evidence, folder: Path) -> dict[str, Any]:
+def write_evaluation(
+    found: NDArray[np.float32], evidence: Evidence, folder: Path, ran_on: RanOn | None = None
+) -> dict[str, Any]:
     write_array("vectors", found, folder)
-    return {"evidence": str(evidence)}
+    return _evidence(evidence, ran_on)
 
 
-def write_closeness(rows: Sequence[Closeness], evidence: Evidence, folder: Path) -> dict[str, Any]:
+def write_closeness(
+    rows: Sequence[Closeness], evidence: Evidence, folder: Path, ran_on: RanOn | None = None
+) -> dict[str, Any]:
     (folder / "closeness.json").write_text(pretty_json([asdict(row) for row in rows]), encoding="utf-8")
-    return {"evidence": str(evidence)}
+    return _evidence(evidence, ran_on)
+
+
+def _evidence(evidence: Evidence, ran_on: RanOn | None) -> dict[str, Any]:
+    return {"evidence": str(evidence)} | ({} if ran_on is None else {"ran_on": _plain(asdict(ran_on))})
+
+
+def read_evidence(stored: StoredObject) -> tuple[Evidence, RanOn | None]:
+    """What stands behind an evaluation, and the device where it ran (None: this process)."""
+    ran_on = stored.meta.get("ran_on")
+    return Evidence(stored.meta["evidence"]), None if ran_on is None else RanOn(**_tuples(ran_on))
 
 
 def read_closeness(stored: StoredObject) -> tuple[Closeness, ...]:

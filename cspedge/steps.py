@@ -13,9 +13,11 @@ from cspedge.config import Target, load_target
 from cspedge.errors import RuntimeMissingError, TargetError
 from cspedge.inputs import Calibration, Ledger, Loaded, Quantized, Validation, device_kind
 from cspedge.options import RunOptions
-from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, Head, Kept, Latency, Precision, Status
+from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, Head, Kept, Latency, Precision, RanOn, Status
 
 if TYPE_CHECKING:
+    from cspedge.backends.base import Session
+    from cspedge.devices.lab import Lab
     from cspedge.quantize.placement import QuantizedModel
 
 
@@ -103,8 +105,14 @@ def _guarded(
 
 
 def evaluate(
-    row: ArtifactResult, validation: Validation, loaded: Loaded, options: RunOptions, ledger: Ledger
+    row: ArtifactResult,
+    validation: Validation,
+    loaded: Loaded,
+    options: RunOptions,
+    ledger: Ledger,
+    lab: Lab | None = None,
 ) -> ArtifactResult:
+    """lab: the device that answers, None for this process."""
     from cspedge.devices.host import describe
     from cspedge.evaluate.answers import judged, reference_answers, session_answers, streamed, vectors
     from cspedge.lowering import require
@@ -119,14 +127,15 @@ def evaluate(
         task = f"validate {label}"
 
         def build(folder: Path) -> Mapping[str, object]:
-            session = api.open_session(artifact, threads=options.threads)
+            session, ran_on, batch = _opened(artifact, loaded, options, ledger, lab)
             answer, whose, bar = session_answers(session, artifact), f"the artifact {label}", ledger.ui.progress(task)
+            outputs = loaded.info.outputs
             if validation.vectors is None:
                 with reference_answers(loaded.reference(), options.threads) as expected:
-                    rows = streamed(expected, answer, loaded.info.outputs, pixels, whose=whose, progress=bar)
-                return stages.write_closeness(rows, session.evidence, folder)
-            found = vectors(answer, loaded.info.outputs[0], pixels, whose=whose, error=TargetError, progress=bar)
-            return stages.write_evaluation(found, session.evidence, folder)
+                    rows = streamed(expected, answer, outputs, pixels, whose=whose, progress=bar)
+                return stages.write_closeness(rows, session.evidence, folder, ran_on())
+            found = vectors(answer, outputs[0], pixels, whose=whose, error=TargetError, batch=batch, progress=bar)
+            return stages.write_evaluation(found, session.evidence, folder, ran_on())
 
         backend = require(target)
         inputs = stages.evaluate_inputs(
@@ -138,25 +147,45 @@ def evaluate(
             target.options,
             describe().isa,
             f"{loaded.stored.digest} on {device_kind()}" if validation.vectors is None else None,
+            None if lab is None else lab.key(artifact, ledger),
         )
         stored = ledger.stage(task, "evaluate", inputs, build)
-        evidence = Evidence(stored.meta["evidence"])
+        evidence, where = stages.read_evidence(stored)
         if validation.vectors is None:
             closeness = stages.read_closeness(stored)
             return replace(
-                row, evaluation=Evaluation(vectors=None, accuracy=None, outputs=closeness, evidence=evidence)
+                row,
+                evaluation=Evaluation(vectors=None, accuracy=None, outputs=closeness, evidence=evidence, ran_on=where),
             )
         found = stages.read_array("vectors", stored)
         output, head = loaded.info.outputs[0], Head(loaded.info.head)
         evaluation = judged(output, head, validation.vectors, found, validation.images.labels, evidence)
+        evaluation = replace(evaluation, ran_on=where)
         return replace(row, evaluation=evaluation)
 
     return _guarded(row, step, options, ledger)
 
 
+def _opened(
+    artifact: Artifact, loaded: Loaded, options: RunOptions, ledger: Ledger, lab: Lab | None
+) -> tuple[Session, Callable[[], RanOn | None], int]:
+    """The artifact loaded here or on a device; what to call afterwards to know where; images to give it at once."""
+    if lab is None:
+        return api.open_session(artifact, threads=options.threads), lambda: None, 32
+    info = loaded.info
+    session = lab.session(artifact, info.preprocess.input_size, info.outputs, options.threads, ledger)
+    return session, lambda: None if session.last is None else lab.ran_on(session.last), session.batch
+
+
 def bench(
-    results: list[ArtifactResult], validation: Validation, options: RunOptions, ledger: Ledger
+    results: list[ArtifactResult],
+    validation: Validation,
+    loaded: Loaded,
+    options: RunOptions,
+    ledger: Ledger,
+    lab: Lab | None = None,
 ) -> list[ArtifactResult]:
+    """lab: the device where times are taken, None for this process."""
     from dataclasses import asdict
 
     from cspedge.devices.host import describe
@@ -171,6 +200,9 @@ def bench(
         return results
 
     def build(folder: Path) -> Mapping[str, object]:
+        if lab is not None:
+            timed = lab.bench(runnable, validation.images.images[:1], loaded.info.outputs, options, ledger)
+            return stages.write_latencies(timed, folder)
         found = api.bench(
             runnable,
             validation.images,
@@ -194,6 +226,7 @@ def bench(
         options.seed,
         {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(describe()).items()},
         versions,
+        None if lab is None else {a.label: lab.key(a, ledger) for a in runnable},
     )
     found = stages.read_latencies(ledger.stage("bench", "bench", inputs, build))
     rows = []

@@ -61,6 +61,7 @@ class Evidence(StrEnum):
     """What stands behind an artifact's accuracy figures."""
 
     MEASURED = "measured"
+    EMULATED = "emulated"  # by the runtime's own kernels for another processor, on an emulation of it
     REFERENCE_EXECUTOR = "reference-executor"
     NOT_RUN = "not-run"
 
@@ -254,11 +255,27 @@ class Artifact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RanOn:
+    """The device whose answers an evaluation is made of (`--device`), and what computed them there.
+
+    machine: in uname's words; runtime: name and version as the native runner says; delegates: who computed inside it.
+    """
+
+    uri: str
+    cpu: str
+    machine: str
+    isa: tuple[str, ...]
+    os: str
+    runtime: str
+    delegates: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One artifact's answers on a validation set.
 
     vectors: its logits or embeddings, float32 [n, d], None for feature maps; accuracy, paired: of logits on labelled
-    images; outputs: each output beside the reference's.
+    images; outputs: each output beside the reference's; ran_on: None for this process.
     """
 
     vectors: NDArray[np.float32] | None
@@ -266,6 +283,7 @@ class Evaluation:
     outputs: tuple[Closeness, ...]
     evidence: Evidence
     paired: Paired | None = None
+    ran_on: RanOn | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

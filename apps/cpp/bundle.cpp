@@ -16,6 +16,8 @@ namespace {
 constexpr std::size_t kAlignment = 4096;  // a page, as if it had been mapped
 constexpr int kSchema = 1;
 
+}  // namespace
+
 std::string sha256(const Bytes& bytes) {
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned int size = 0;
@@ -30,8 +32,6 @@ std::string sha256(const Bytes& bytes) {
   }
   return text;
 }
-
-}  // namespace
 
 Bytes::Bytes(std::size_t size) : size_(size) {
   const std::size_t rounded = (size / kAlignment + 1) * kAlignment;

@@ -31,6 +31,9 @@ class Bytes {
 // A file, whole; Failure where it cannot be read.
 Bytes read_file(const std::filesystem::path& path);
 
+// SHA-256 in hexadecimal.
+std::string sha256(const Bytes& bytes);
+
 // A bundle's folder. What it reads has the digest that the manifest gives; whose manifest it is, `cspedge verify --key`
 // tells.
 class Bundle {

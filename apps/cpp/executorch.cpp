@@ -42,6 +42,16 @@ class ExecuTorch : public Runtime {
     if (error != et::runtime::Error::Ok) {
       throw failure("cannot be loaded", error);
     }
+    const auto meta = module_.method_meta("forward");
+    if (!meta.ok()) {
+      throw failure("cannot be described", meta.error());
+    }
+    for (std::size_t i = 0; i < meta->num_backends(); ++i) {
+      const auto name = meta->get_backend_name(i);
+      if (name.ok()) {
+        delegates_.emplace_back(*name);
+      }
+    }
   }
 
   std::vector<std::vector<float>> run(const std::vector<float>& input) override {
@@ -62,6 +72,8 @@ class ExecuTorch : public Runtime {
 
   std::string version() const override { return CSPEDGE_EXECUTORCH; }
 
+  std::vector<std::string> delegates() const override { return delegates_; }
+
  private:
   Failure failure(const std::string& verb, et::runtime::Error error) const {
     return Failure(Code::wrong, what_ + " " + verb + " by executorch " CSPEDGE_EXECUTORCH " (error " +
@@ -72,6 +84,7 @@ class ExecuTorch : public Runtime {
   std::vector<et::aten::SizesType> shape_;
   std::string what_;
   et::extension::Module module_;
+  std::vector<std::string> delegates_;
 };
 
 }  // namespace

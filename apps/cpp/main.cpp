@@ -7,7 +7,7 @@
 // --top N                      classes to name (5)
 // --tensors FILE               for --bench: uint8 [n, 3, H, W] instead of golden/'s
 // --outputs FILE               for --bench: writes float32 outputs there, image by image
-// --warmup N, --rounds N       for --bench: runs before and while time is taken (3, 20)
+// --warmup N, --rounds N       for --bench: runs before and while time is taken (3, 20; 0 rounds take none)
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -69,7 +69,7 @@ Options parse(int argc, char** argv) {
       } else if (name == "--warmup") {
         options.warmup = count(name, value, 0);
       } else if (name == "--rounds") {
-        options.rounds = count(name, value, 1);
+        options.rounds = count(name, value, 0);
       } else {
         throw Failure(Code::usage, "unknown option '" + name +
                                        "'; known: --image, --bench, --artifact, --threads, --top, --tensors, --outputs, "
@@ -185,12 +185,17 @@ void classify(const Bundle& bundle, const Options& options) {
   }
 }
 
-std::vector<std::vector<float>> bench_inputs(const Bundle& bundle, const Options& options) {
-  std::vector<std::vector<float>> inputs;
+struct Inputs {
+  std::vector<std::vector<float>> images;
+  json sha256;  // of the file of tensors; null for golden/'s
+};
+
+Inputs bench_inputs(const Bundle& bundle, const Options& options) {
+  Inputs inputs;
   if (!options.tensors) {
     for (const auto& image : bundle.manifest().at("golden").at("images")) {
       const Bytes bytes = bundle.read(image.at("tensor"));
-      inputs.push_back(input({bytes.data(), bytes.data() + bytes.size()}));
+      inputs.images.push_back(input({bytes.data(), bytes.data() + bytes.size()}));
     }
     return inputs;
   }
@@ -203,14 +208,30 @@ std::vector<std::vector<float>> bench_inputs(const Bundle& bundle, const Options
     throw Failure(Code::input, *options.tensors + " has " + std::to_string(bytes.size()) + " bytes; an image has " +
                                    std::to_string(size) + " (uint8 [3, H, W] of the manifest)");
   }
+  inputs.sha256 = sha256(bytes);
   for (std::size_t at = 0; at < bytes.size(); at += size) {
-    inputs.push_back(input({bytes.data() + at, bytes.data() + at + size}));
+    inputs.images.push_back(input({bytes.data() + at, bytes.data() + at + size}));
   }
   return inputs;
 }
 
+// Writes every image's outputs one after another; the file's digest.
+std::string write_outputs(const std::string& path, const std::vector<std::vector<float>>& images, Runtime& runtime) {
+  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  for (const auto& image : images) {
+    for (const auto& output : runtime.run(image)) {
+      file.write(reinterpret_cast<const char*>(output.data()), static_cast<std::streamsize>(output.size() * sizeof(float)));
+    }
+  }
+  if (!file.flush()) {
+    throw Failure(Code::input, path + " cannot be written; choose another place, or make room there");
+  }
+  return sha256(read_file(path));
+}
+
 void bench(const Bundle& bundle, const Options& options) {
-  const auto inputs = bench_inputs(bundle, options);
+  const Inputs inputs = bench_inputs(bundle, options);
+  const auto& images = inputs.images;
   const auto chosen = artifacts(bundle, options);
   if (options.outputs && chosen.size() != 1) {
     throw Failure(Code::usage, "--outputs is for one artifact; name it with --artifact");
@@ -220,33 +241,29 @@ void bench(const Bundle& bundle, const Options& options) {
     const auto before = clock::now();
     const auto runtime = open(bundle, artifact, options.threads);
     const auto loaded = clock::now();
-    runtime->run(inputs.front());
+    runtime->run(images.front());
     const double first = milliseconds(clock::now() - loaded);
+    json written;
     if (options.outputs) {
-      std::ofstream file(*options.outputs, std::ios::binary | std::ios::trunc);
-      for (const auto& one : inputs) {
-        for (const auto& output : runtime->run(one)) {
-          file.write(reinterpret_cast<const char*>(output.data()), static_cast<std::streamsize>(output.size() * sizeof(float)));
-        }
-      }
-      if (!file.flush()) {
-        throw Failure(Code::input, *options.outputs + " cannot be written; choose another place");
-      }
+      written = write_outputs(*options.outputs, images, *runtime);
     }
     for (unsigned i = 0; i < options.warmup; ++i) {
-      runtime->run(inputs[i % inputs.size()]);
+      runtime->run(images[i % images.size()]);
     }
     std::vector<double> samples;
     for (unsigned i = 0; i < options.rounds; ++i) {
       const auto start = clock::now();
-      runtime->run(inputs[i % inputs.size()]);
+      runtime->run(images[i % images.size()]);
       samples.push_back(milliseconds(clock::now() - start));
     }
     const json line{{"artifact", Bundle::label(artifact)},
                     {"sha256", artifact.at("sha256")},
                     {"runtime", {{"name", artifact.at("runtime").at("name")}, {"version", runtime->version()}}},
+                    {"delegates", runtime->delegates()},
                     {"threads", options.threads},
-                    {"images", inputs.size()},
+                    {"images", images.size()},
+                    {"tensors_sha256", inputs.sha256},
+                    {"outputs_sha256", written},
                     {"load_ms", milliseconds(loaded - before)},
                     {"first_ms", first},
                     {"samples_ms", samples},

@@ -34,11 +34,15 @@ class OpenVino : public Runtime {
 
   std::string version() const override { return ov::get_openvino_version().buildNumber; }
 
+  std::vector<std::string> delegates() const override {
+    return request_.get_compiled_model().get_property(ov::execution_devices);
+  }
+
  private:
   Bytes weights_;  // the model refers to it
   ov::Shape shape_;
   ov::Core core_;
-  ov::InferRequest request_;
+  mutable ov::InferRequest request_;  // it tells of its model through a call that is not const
 };
 
 }  // namespace

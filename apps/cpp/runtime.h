@@ -16,6 +16,8 @@ class Runtime {
   // float32 [1, 3, H, W], RGB in [0, 1], to the model's outputs in the manifest's order.
   virtual std::vector<std::vector<float>> run(const std::vector<float>& input) = 0;
   virtual std::string version() const = 0;
+  // Who computes inside the runtime: ExecuTorch's delegates, OpenVINO's devices.
+  virtual std::vector<std::string> delegates() const = 0;
 };
 
 // Loads an artifact from bytes whose digests were checked. threads: of the runtime. Failure where this program was

@@ -118,6 +118,7 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
         threads: opt.Threads = None,
         seed: opt.Seed = None,
         no_thumbnails: opt.NoThumbnails = False,
+        device: opt.Device = None,
         json: opt.Json = False,
     ) -> int:
         outcome = _execute(_given(locals()), upto, config=config, continues=continues, as_json=json)
@@ -226,7 +227,9 @@ _register_whole(
     "Compare every artifact with the fp32 reference on labelled images.",
     continues=True,
 )
-_register_whole("bench", Upto.BENCH, "Measure the latency of every artifact on this host, interleaved.", continues=True)
+_register_whole(
+    "bench", Upto.BENCH, "Measure the latency of every artifact, interleaved, here or on --device.", continues=True
+)
 _register_whole("report", Upto.BENCH, "Write report.json and report.html, running what is missing.", continues=True)
 
 

@@ -53,6 +53,13 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the
 NoThumbnails = Annotated[
     bool, typer.Option("--no-thumbnails", help="The report names the images that flip and shows none of them.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where to run: local-process://, ssh://user@host[:port], qemu-aarch64://CPU. [default: in this process]",
+        metavar="URI",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
 
 DEFAULT_WORKSPACE = ".cspedge"

@@ -67,7 +67,7 @@ def bench(
     A session that raises drops out with its reason and the others go on. Raises UsageError where rounds x per_round
     is below 50 or a count is negative, InputError where the image has another shape or dtype.
     """
-    _check_counts(rounds, per_round, warmup)
+    check_counts(rounds, per_round, warmup)
     if image.ndim != 4 or image.shape[0] != 1 or image.shape[1] != 3 or image.dtype != np.float32:
         raise InputError(f"the image is {image.dtype} of shape {list(image.shape)}; needed is float32 [1, 3, H, W]")
     failures: dict[str, str] = {}
@@ -95,7 +95,8 @@ def bench(
     return BenchResult(samples=samples, failures=failures, order=tuple(ran))
 
 
-def _check_counts(rounds: int, per_round: int, warmup: int) -> None:
+def check_counts(rounds: int, per_round: int, warmup: int) -> None:
+    """Raises UsageError where there would be fewer than 50 timed inferences, or a count is negative."""
     if rounds < 1 or per_round < 1 or warmup < 0:
         raise UsageError(
             f"rounds {rounds}, per_round {per_round}, warmup {warmup}: allowed are at least 1, 1 and 0 in that order"

@@ -200,6 +200,7 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "placement": artifact.placement if artifact else None,
         "evidence": str(evidence),
         "evidence_detail": EMULATED if evidence is Evidence.REFERENCE_EXECUTOR else None,
+        "ran_on": None if evaluation is None or evaluation.ran_on is None else _plain(asdict(evaluation.ran_on)),
         "accuracy": None if evaluation is None or evaluation.accuracy is None else _plain(asdict(evaluation.accuracy)),
         "paired": None if evaluation is None or evaluation.paired is None else _plain(asdict(evaluation.paired)),
         "outputs": [] if evaluation is None else [asdict(row) for row in evaluation.outputs],
@@ -234,8 +235,13 @@ def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) 
     from cspedge.config import load_target
     from cspedge.devices.host import saturates_u8s8
 
-    affected = [r.label for r in results if r.precision is Precision.INT8 and load_target(r.target).saturated_check]
-    if not affected or not saturates_u8s8(tuple(env["isa"])):
+    affected = []
+    for r in results:
+        ran_on = None if r.evaluation is None else r.evaluation.ran_on
+        isa = tuple(env["isa"]) if ran_on is None else ran_on.isa
+        if r.precision is Precision.INT8 and load_target(r.target).saturated_check and saturates_u8s8(isa):
+            affected.append(r.label)
+    if not affected:
         return []
     return [
         f"This CPU has AVX2 without VNNI: 8-bit products may saturate in {', '.join(sorted(affected))}, "

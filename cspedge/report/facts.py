@@ -67,6 +67,7 @@ def more(artifact: Mapping[str, Any]) -> list[Fact]:
         ("SHA-256", artifact["sha256"]),
         ("Placement", artifact["placement"]),
         ("Evidence", artifact.get("evidence_detail")),
+        ("Ran on", _ran_on(artifact.get("ran_on"))),
         ("Manifest", artifact.get("manifest")),
         *_figures(artifact),
         *_timing(artifact["latency"]),
@@ -75,6 +76,13 @@ def more(artifact: Mapping[str, Any]) -> list[Fact]:
     if audit is not None:
         facts += [("Operations in int8", words.percent(audit["int8_op_share"])), ("Notes", audit.get("notes"))]
     return [(name, value) for name, value in facts if value]
+
+
+def _ran_on(place: Mapping[str, Any] | None) -> str | None:
+    if place is None:
+        return None
+    by = f" ({', '.join(place['delegates'])})" if place["delegates"] else ""
+    return f"{place['uri']}: {place['cpu']}, {place['os']}, by {place['runtime']}{by}"
 
 
 def _figures(artifact: Mapping[str, Any]) -> list[Fact]:

@@ -201,6 +201,18 @@ _KEPT = checks.closed(
         "reason": checks.text,
     }
 )
+# The device whose answers the accuracy is made of (--device); null: the process that wrote the report.
+_RAN_ON = checks.closed(
+    {
+        "uri": checks.name,
+        "cpu": checks.text,
+        "machine": checks.name,
+        "isa": checks.list_of(checks.text),
+        "os": checks.text,
+        "runtime": checks.name,
+        "delegates": checks.list_of(checks.name),
+    }
+)
 _ARTIFACT = checks.closed(
     {
         "target": checks.name,
@@ -229,6 +241,7 @@ _ARTIFACT = checks.closed(
         "evidence_detail": checks.or_null(checks.text),
         "manifest": checks.or_null(checks.text),
         "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
+        "ran_on": checks.or_null(_RAN_ON),
     },
 )
 _PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}

@@ -12,7 +12,7 @@ Each rule below gives a verdict and a sentence; an artifact's verdict is the wor
 | single classes: McNemar corrected for all (q) | none loses with q < 0.05 | one does | |
 | int8 share of multiply-accumulates | >= min_int8_mac_share | below: int8 in name | |
 | int8 against the same runtime's fp32 | not surely slower | interval wholly below 1 | |
-| evidence | measured, or the reference executor (said so) | not run | |
+| evidence | measured, emulated or the reference executor (said so) | not run | |
 | max_bytes, max_p50_ms, max_p95_ms, where the budget sets them | met | not measured | exceeded |
 
 The output that is furthest off decides for feature maps; nearest neighbours are said and not judged, for they change
@@ -55,7 +55,12 @@ PLATFORMS: Mapping[str, tuple[str, ...]] = {
     X86: ("openvino", "onnxruntime"),
 }
 _SEVERITY = {Verdict.SHIP: 0, Verdict.CAUTION: 1, Verdict.DO_NOT_SHIP: 2}
-_EVIDENCE_RANK = {Evidence.MEASURED: 0, Evidence.REFERENCE_EXECUTOR: 1, Evidence.NOT_RUN: 2}
+_EVIDENCE_RANK = {
+    Evidence.MEASURED: 0,
+    Evidence.EMULATED: 1,
+    Evidence.REFERENCE_EXECUTOR: 2,
+    Evidence.NOT_RUN: 3,
+}
 _PRECISION_RANK = {Precision.INT8: 0, Precision.FP16: 1, Precision.FP32: 2}
 _SLOWER = "Slower than fp32 here"
 Finding = tuple[Verdict, str]
@@ -238,6 +243,8 @@ def p95_ms(latency: Mapping[str, Any] | None) -> float | None:
 
 
 def _evidence(artifact: Mapping[str, Any]) -> list[Finding]:
+    if artifact["evidence"] == Evidence.EMULATED:
+        return [(Verdict.SHIP, "Accuracy on an emulated processor; not run on a device.")]
     if artifact["evidence"] == Evidence.REFERENCE_EXECUTOR:
         return [(Verdict.SHIP, "Accuracy by the reference executor; not run on a device.")]
     return []

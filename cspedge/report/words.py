@@ -8,6 +8,7 @@ from collections.abc import Sequence
 VERDICT_WORDS = {"ship": "ship", "caution": "caution", "do-not-ship": "do not ship"}
 EVIDENCE_WORDS = {
     "measured": "measured here",
+    "emulated": "emulated here",
     "reference-executor": "reference executor",
     "not-run": "not run",
 }

@@ -1,0 +1,60 @@
+"""Names of devices: `SCHEME://...`, as `--device` takes them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from cspedge.errors import UsageError
+
+LOCAL, SSH, QEMU = "local-process", "ssh", "qemu-aarch64"
+FORMS = {LOCAL: "local-process://", SSH: "ssh://user@host[:port]", QEMU: "qemu-aarch64://CPU"}
+_SSH = re.compile(
+    r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceUri:
+    """A device's name, taken apart; text: as it was given; user, host, port: of ssh, None where ssh's own hold;
+    cpu: of qemu-aarch64."""
+
+    text: str
+    scheme: str
+    user: str | None = None
+    host: str | None = None
+    port: int | None = None
+    cpu: str | None = None
+
+
+def parse(text: str) -> DeviceUri:
+    """Raises UsageError for another scheme, or for what does not follow its scheme's form."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in FORMS:
+        raise UsageError(f"unknown device {text!r}; known: {', '.join(sorted(FORMS.values()))}")
+    if scheme == SSH:
+        return _ssh(text, rest)
+    if scheme == QEMU:
+        return _qemu(text, rest)
+    if rest:
+        raise UsageError(f"device {text!r} has {rest!r} too much; write {FORMS[scheme]}")
+    return DeviceUri(text=text, scheme=scheme)
+
+
+def _qemu(text: str, rest: str) -> DeviceUri:
+    from cspedge.devices.qemu import CPUS
+
+    if rest not in CPUS:
+        raise UsageError(f"device {text!r} names no processor that is known; known: {', '.join(sorted(CPUS))}")
+    return DeviceUri(text=text, scheme=QEMU, cpu=rest)
+
+
+def _ssh(text: str, rest: str) -> DeviceUri:
+    found = _SSH.fullmatch(rest)
+    port = int(found["port"]) if found and found["port"] else None
+    if found is None or (port is not None and not 1 <= port <= 65535):
+        raise UsageError(
+            f"device {text!r} is no {FORMS[SSH]}: a user and a host of letters, digits, dots and dashes, a port from 1 "
+            "to 65535, and no password or path"
+        )
+    return DeviceUri(text=text, scheme=SSH, user=found["user"], host=found["host"].strip("[]"), port=port)

@@ -1,0 +1,52 @@
+"""Names of devices."""
+
+from __future__ import annotations
+
+import pytest
+
+from cspedge.devices import uri
+from cspedge.errors import UsageError
+
+
+def test_this_machine() -> None:
+    found = uri.parse("local-process://")
+    assert (found.text, found.scheme) == ("local-process://", "local-process")
+
+
+@pytest.mark.parametrize(
+    ("text", "user", "host", "port"),
+    [
+        ("ssh://pi@raspberrypi.local:2222", "pi", "raspberrypi.local", 2222),
+        ("ssh://board", None, "board", None),
+        ("ssh://me@[fe80::1]:22", "me", "fe80::1", 22),
+        ("ssh://10.0.0.7", None, "10.0.0.7", None),
+    ],
+)
+def test_a_machine_behind_ssh(text: str, user: str | None, host: str, port: int | None) -> None:
+    found = uri.parse(text)
+    assert (found.scheme, found.user, found.host, found.port) == ("ssh", user, host, port)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("phone", "unknown device 'phone'; known: local-process://, qemu-aarch64://CPU, ssh://user@host[:port]"),
+        ("", "unknown device ''; known: "),
+        ("local-process:", "unknown device 'local-process:'"),
+        ("telnet://board", "unknown device 'telnet://board'"),
+        ("qemu-aarch64://", "known: cortex-a53, cortex-a57, cortex-a72, cortex-a76, neoverse-n1"),
+        ("qemu-aarch64://max", "device 'qemu-aarch64://max' names no processor that is known"),
+        ("ssh://", "device 'ssh://' is no ssh://user@host[:port]"),
+        ("ssh://-oProxyCommand=x", "is no ssh://user@host[:port]"),
+        ("ssh://me:secret@board", "no password or path"),
+        ("ssh://board/folder", "no password or path"),
+        ("ssh://board:0", "a port from 1 to 65535"),
+        ("ssh://board:65536", "a port from 1 to 65535"),
+        ("ssh://a b", "a user and a host of letters"),
+        ("local-process://here", "device 'local-process://here' has 'here' too much; write local-process://"),
+    ],
+)
+def test_what_is_no_device(text: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        uri.parse(text)
+    assert words in str(caught.value)
