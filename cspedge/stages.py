@@ -40,7 +40,7 @@ CODE: Mapping[str, int] = {
     "mixed": 2,
     "lower": 3,
     "evaluate": 2,
-    "bench": 1,
+    "bench": 2,
     "runner": 1,
 }
 TORCH = ("torch", "numpy")
@@ -409,10 +409,10 @@ def write_latencies(found: Mapping[str, Latency | str], folder: Path) -> dict[st
 
 
 def read_latencies(stored: StoredObject) -> dict[str, Latency | str]:
-    from cspedge.types import Latency
+    from cspedge.evaluate.timing import latency_from
 
     data = json.loads(stored.file("latency.json").read_text(encoding="utf-8"))
-    return {label: value if isinstance(value, str) else Latency(**_tuples(value)) for label, value in data.items()}
+    return {label: value if isinstance(value, str) else latency_from(value) for label, value in data.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
