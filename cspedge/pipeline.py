@@ -46,6 +46,8 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     target is a row in the results instead.
     """
     device = options.device if upto >= Upto.EVALUATE else None
+    if options.sweep and upto >= Upto.BENCH and device is None and options.protocol != "fresh-process":
+        raise UsageError("--sweep needs a process for each number of threads; use `cspedge bench`, or --device")
     with opened(device, options.workspace, timing=upto >= Upto.BENCH) as lab:
         return _execute(options, upto, ui or Silent(), lab)
 
