@@ -51,17 +51,7 @@ def fresh(artifact: Artifact, arms: int, seed: int, tensors: Path, shape: tuple[
     from cspedge.evaluate.latency import round_order
     from cspedge.evaluate.steady import CAP
 
-    job = Job(
-        label=artifact.label,
-        backend=artifact.backend,
-        path=str(artifact.path),
-        sha256=artifact.sha256,
-        options={},
-        tensors=str(tensors),
-        shape=shape,
-        threads=1,
-        count=CAP + PER_ROUND,
-    )
+    job = Job.of(artifact, tensors, shape, threads=1, count=CAP + PER_ROUND)
     digest = sha256_path(tensors)
     lines: dict[str, list[Line]] = {str(arm): [] for arm in range(arms)}
     for names in round_order(tuple(lines), rounds=ROUNDS, seed=seed):

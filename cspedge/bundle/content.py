@@ -114,7 +114,10 @@ def artifact_entry(
 def _evidence(row: Mapping[str, Any]) -> dict[str, Any]:
     latency, audit = row["latency"], row["audit"]
     if latency is not None:
-        latency = {key: latency[key] for key in _LATENCY} | {"n": len(latency["samples_ms"])}
+        noise, timed = latency.get("noise"), {key: latency[key] for key in _LATENCY}
+        if noise is not None and not noise["conclusive"]:  # too noisy to say how fast it is beside fp32
+            timed |= {"speedup_vs_fp32": None, "speedup_ci95": None}
+        latency = timed | {"n": len(latency["samples_ms"])}
     if audit is not None:
         shares = {key: audit[key] for key in ("int8_op_share", "int8_mac_share", "encodings_match")}
         audit = shares | {"fp32_islands": len(audit["fp32_islands"])}

@@ -43,6 +43,21 @@ class Job:
     threads: int
     count: int
 
+    @classmethod
+    def of(cls, artifact: Artifact, tensors: Path, shape: tuple[int, ...], *, threads: int, count: int) -> Job:
+        """The artifact with its target's own options."""
+        return cls(
+            label=artifact.label,
+            backend=artifact.backend,
+            path=str(artifact.path),
+            sha256=artifact.sha256,
+            options=load_target(artifact.target).options,
+            tensors=str(tensors),
+            shape=shape,
+            threads=threads,
+            count=count,
+        )
+
 
 def bench(
     artifacts: Sequence[Artifact], image: NDArray[np.uint8], plan: rounds.Plan, progress: Callable[[int, int], None]
@@ -60,22 +75,9 @@ def bench(
         digest = sha256_bytes(data)
 
         def opener(artifact: Artifact, threads: int) -> rounds.Burst:
-            target = load_target(artifact.target)
-            require(target)
-            return lambda count: burst(
-                Job(
-                    label=artifact.label,
-                    backend=artifact.backend,
-                    path=str(artifact.path),
-                    sha256=artifact.sha256,
-                    options=target.options,
-                    tensors=str(tensors),
-                    shape=image.shape[1:],
-                    threads=threads,
-                    count=count,
-                ),
-                digest,
-            )
+            require(load_target(artifact.target))
+            shape = image.shape[1:]
+            return lambda count: burst(Job.of(artifact, tensors, shape, threads=threads, count=count), digest)
 
         place = rounds.Place(device=host.cpu, isa=host.isa, cores=pinning.choose)
         return rounds.bench(artifacts, opener, plan, place, progress)

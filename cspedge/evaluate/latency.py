@@ -102,9 +102,11 @@ def bench(
 
 
 def check_counts(rounds: int, per_round: int) -> None:
-    """Raises UsageError where there would be fewer than 50 timed inferences, or a count is below 1."""
-    if rounds < 1 or per_round < 1:
-        raise UsageError(f"rounds {rounds}, per_round {per_round}: allowed is at least 1 for both")
+    """Raises UsageError where there would be fewer than 50 timed inferences, or a single round, or none in one."""
+    if rounds < 2 or per_round < 1:
+        raise UsageError(
+            f"rounds {rounds}, per_round {per_round}: allowed are at least 2 and 1, because intervals are over rounds"
+        )
     if rounds * per_round < MIN_TIMED:
         raise UsageError(
             f"{rounds} rounds of {per_round} are {rounds * per_round} timed inferences per artifact; "

@@ -63,17 +63,7 @@ def test_a_process_of_its_own_times_it(case: Case, photos: ImageSet, tmp_path: P
         pytest.skip("the int8 artifact of a runtime that runs here stands for all")
     pixels = photos.images[:1].tobytes()
     (tmp_path / "inputs.u8").write_bytes(pixels)
-    job = Job(
-        label=artifact.label,
-        backend=artifact.backend,
-        path=str(artifact.path),
-        sha256=artifact.sha256,
-        options=load_target(artifact.target).options,
-        tensors=str(tmp_path / "inputs.u8"),
-        shape=photos.images.shape[1:],
-        threads=1,
-        count=3,
-    )
+    job = Job.of(artifact, tmp_path / "inputs.u8", photos.images.shape[1:], threads=1, count=3)
     line = burst(job, sha256_bytes(pixels))
     assert len(line.samples_ms) == 3
     assert line.runtime == artifact.backend

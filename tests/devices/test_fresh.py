@@ -19,14 +19,30 @@ from cspedge.devices.rounds import Plan
 from cspedge.digest import sha256_bytes
 from cspedge.errors import TargetError, UsageError
 from cspedge.evaluate.timing import BenchProtocol
+from cspedge.options import Silent
 from cspedge.pipeline import Outcome, RunOptions, execute
 from cspedge.types import Latency, Precision
 
 PIXELS = np.zeros((1, 3, 64, 64), dtype=np.uint8)
 
 
+class Notes(Silent):
+    """What a run tells the user besides its report."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, notes: Notes) -> Outcome:
     """The built-in model for ONNX Runtime, timed in fresh processes."""
     folder = tmp_path_factory.mktemp("fresh")
     options = RunOptions(
@@ -38,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         rounds=5,
         protocol=BenchProtocol.FRESH_PROCESS,
     )
-    return execute(options)
+    return execute(options, ui=notes)
 
 
 @pytest.fixture
@@ -46,20 +62,10 @@ def job(made: Outcome, tmp_path: Path) -> fresh.Job:
     artifact = made.results[0].artifact
     assert artifact is not None
     (tmp_path / "inputs.u8").write_bytes(PIXELS.tobytes())
-    return fresh.Job(
-        label=artifact.label,
-        backend=artifact.backend,
-        path=str(artifact.path),
-        sha256=artifact.sha256,
-        options={},
-        tensors=str(tmp_path / "inputs.u8"),
-        shape=PIXELS.shape[1:],
-        threads=1,
-        count=12,
-    )
+    return fresh.Job.of(artifact, tmp_path / "inputs.u8", PIXELS.shape[1:], threads=1, count=12)
 
 
-def test_what_the_report_says_of_fresh_processes(made: Outcome) -> None:
+def test_what_the_report_says_of_fresh_processes(made: Outcome, notes: Notes) -> None:
     assert made.report is not None
     for row in made.report["artifacts"]:
         latency = row["latency"]
@@ -76,7 +82,8 @@ def test_what_the_report_says_of_fresh_processes(made: Outcome) -> None:
         noise = latency["noise"]
         assert noise["artifact"] == "onnxruntime/int8"
         assert noise["conclusive"] == (noise["reason"] is None)
-        assert any("Too noisy" in note for note in made.report["notes"]) != noise["conclusive"]
+        for told in (made.report["notes"], notes.said):
+            assert sum("Too noisy" in note for note in told) == (not noise["conclusive"])
     fp32, int8 = (row["latency"] for row in made.report["artifacts"])
     assert (fp32["speedup_vs_fp32"], int8["speedup_vs_fp32"] > 0) == (None, True)
 

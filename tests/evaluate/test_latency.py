@@ -200,9 +200,9 @@ def test_progress_counts_rounds(onnx_run: Run) -> None:
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
-@pytest.mark.parametrize(("rounds", "per_round"), [(7, 7), (1, 49), (0, 100), (50, 0), (5, -1)])
+@pytest.mark.parametrize(("rounds", "per_round"), [(7, 7), (1, 100), (0, 100), (50, 0), (5, -1)])
 def test_too_few_inferences_are_refused(rounds: int, per_round: int) -> None:
-    with pytest.raises(UsageError, match=r"at least 50|at least 1 for both"):
+    with pytest.raises(UsageError, match=r"at least 50|at least 2 and 1"):
         bench({}, IMAGE, rounds=rounds, per_round=per_round)
 
 
