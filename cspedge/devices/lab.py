@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cspedge.config import load_target
 from cspedge.devices import runner, uri
 from cspedge.devices.session import DeviceSession, Runner
-from cspedge.digest import sha256_json
+from cspedge.digest import sha256_file, sha256_json
 from cspedge.errors import CspedgeError, TargetError, UsageError
 from cspedge.types import Artifact, Latency, Output, Precision, RanOn
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cspedge.devices.line import Line
     from cspedge.inputs import Ledger
     from cspedge.options import RunOptions
+    from cspedge.store import StoredObject
 
 WARMUP = 5  # untimed inferences of each process, as on this host
 
@@ -81,14 +83,16 @@ class Lab:
         """Built once for a machine and a runtime's version. Raises RuntimeMissingError."""
         if backend in self._runners:
             return self._runners[backend]
-        machine, glibc = self.device.facts.machine, self.device.glibc
-        inputs = runner.inputs(backend, machine, glibc=glibc)
+        machine = self.device.facts.machine
+        inputs = runner.inputs(backend, machine)
 
         def build(folder: Path) -> Mapping[str, object]:
-            runner.build(backend, machine, folder, glibc=glibc)
+            runner.build(backend, machine, folder)
             return {}
 
         stored = ledger.stage(f"runner {backend} {machine}", "runner", inputs, build)
+        if not self.device.glibc:
+            stored = _with_libc(stored, backend, machine, ledger)
         self._runners[backend] = Runner(folder=stored.path, files=stored.files)
         return self._runners[backend]
 
@@ -183,6 +187,19 @@ class Lab:
             fp32=None if fp32 is None else np.array([line.samples_ms for line in fp32]),
             seed=options.seed,
         )
+
+
+def _with_libc(stored: StoredObject, backend: str, machine: str, ledger: Ledger) -> StoredObject:
+    """The runner for a device with another C library than the one that it was built with."""
+    libc = runner.libc(machine)
+
+    def build(folder: Path) -> Mapping[str, object]:
+        for name, path in ({name: stored.path / name for name in stored.files} | libc).items():
+            shutil.copyfile(path, folder / name)
+        return {}
+
+    inputs = {"runner": stored.digest, "libc": {name: sha256_file(path) for name, path in libc.items()}}
+    return ledger.stage(f"runner {backend} {machine} with its C library", "runner", inputs, build)
 
 
 def _rounds(

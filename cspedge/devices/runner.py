@@ -72,11 +72,10 @@ def require(backend: str) -> Sdk:
     return SDKS[backend]
 
 
-def inputs(backend: str, machine: str, *, glibc: bool = True) -> dict[str, Any]:
+def inputs(backend: str, machine: str) -> dict[str, Any]:
     """What a built runner depends on. Raises RuntimeMissingError where it cannot be built here."""
     require(backend)
-    alone = {} if glibc else {"libc": list(LIBC)}
-    return alone | {
+    return {
         "sources": sha256_json({path: sha256_bytes(data) for path, data in app_sources("cpp").items()}),
         "machine": machine,
         "runtime": {backend: importlib.metadata.version(backend)},
@@ -96,12 +95,11 @@ def _compiler(machine: str) -> str:
     return _tool(f"{ARM}-linux-gnu-g++", f"apt-get install g++-{ARM}-linux-gnu")
 
 
-def build(backend: str, machine: str, folder: Path, *, glibc: bool = True) -> None:
+def build(backend: str, machine: str, folder: Path) -> None:
     """Builds the runner and writes it with its runtime's libraries into `folder`; for Arm, cross-compiled where needed.
 
-    The program finds them beside itself. glibc: whether the device has this C library; where not, as on Android, it
-    and its loader come along, and the loader starts the program. Raises RuntimeMissingError where a compiler, CMake,
-    OpenSSL or nlohmann/json is missing.
+    The program finds them beside itself. Raises RuntimeMissingError where a compiler, CMake, OpenSSL or nlohmann/json
+    is missing.
     """
     sdk = require(backend)
     sources, work = folder.absolute() / "src", folder.absolute() / "build"  # CMake's own folder is another
@@ -123,23 +121,26 @@ def build(backend: str, machine: str, folder: Path, *, glibc: bool = True) -> No
     for pattern in sdk.libraries:
         for library in sorted((site / sdk.folder).glob(pattern)):
             shutil.copyfile(library, folder / library.name)
-    if not glibc:
-        _add_libc(machine, folder)
     shutil.rmtree(sources)
     shutil.rmtree(work)
 
 
-def _add_libc(machine: str, folder: Path) -> None:
-    """The compiler's own C and C++ libraries: the runtimes' are shared ones, so nothing can be linked statically."""
-    compiler = _compiler(machine)
+def libc(machine: str) -> dict[str, Path]:
+    """The files of a C library for that machine, by name, with the loader that starts the program then.
+
+    For a device with another C library, as Android: the runtimes' packages hold shared libraries that need this one, so
+    that nothing can be linked statically. Raises RuntimeMissingError where the compiler lacks one.
+    """
+    compiler, found = _compiler(machine), {}
     for name in (*LIBC, LOADERS[machine]):
-        found = Path(_output([compiler, f"-print-file-name={name}"]))
-        if not found.is_absolute():  # the bare name, where it has none
+        found[name] = Path(_output([compiler, f"-print-file-name={name}"]))
+        if not found[name].is_absolute():  # the bare name, where it has none
+            package = "g++" if machine == platform.machine() else f"g++-{ARM}-linux-gnu"
+            tool = Path(compiler).name
             raise RuntimeMissingError(
-                f"the native runner needs {name} of {compiler}, which is not here: apt-get "
-                f"install {'libstdc++6' if machine != ARM else 'libstdc++6-arm64-cross'}"
+                f"the native runner needs {name!r}, which {tool} does not have: apt-get install {package}"
             )
-        shutil.copyfile(found, folder / name)
+    return found
 
 
 def arm_options() -> list[str]:

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 
 from cspedge.devices import adb as module
-from cspedge.devices import adbclient, climate, uri
+from cspedge.devices import adbclient, climate, runner, uri
 from cspedge.devices.adb import Adb
 from cspedge.devices.base import Finished
 from cspedge.devices.qemu import PROGRAM
-from cspedge.devices.runner import arm_options
 from cspedge.digest import sha256_bytes, sha256_file
 from cspedge.errors import DeviceError, RuntimeMissingError
 
@@ -63,7 +62,7 @@ def cross() -> None:
     if shutil.which(PROGRAM) is None:
         pytest.skip("needs QEMU (apt-get install qemu-user)")
     try:
-        arm_options()
+        runner.arm_options()
     except RuntimeMissingError as error:
         pytest.skip(str(error))
 
@@ -303,6 +302,14 @@ def test_a_device_that_is_off_is_said_before_any_work(command: Command, host: An
     said = command("bench", "--device", "adb://R58M123ABC", code=4)["stderr"]
     assert said.startswith("cspedge: device 'adb://R58M123ABC' is not connected (adb sees none)")
     assert sorted(lowered.rglob("*")) == before
+
+
+def test_a_compiler_without_the_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LIBC", ("libc.so.6", "libnone.so.1"))
+    with pytest.raises(
+        RuntimeMissingError, match=r"needs 'libnone\.so\.1', which .*g\+\+ does not have: apt-get install"
+    ):
+        runner.libc("x86_64")
 
 
 @pytest.mark.usefixtures("cross")
