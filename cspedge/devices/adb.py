@@ -56,8 +56,11 @@ class Adb:
             raise self._unkept(name)
 
     def run(self, command: Sequence[str]) -> Finished:
-        told = shlex.join([f"./{command[0]}", *command[1:]])
-        return self._client.again(lambda: self._client.attempt(f"cd {self._root} && {told}"))
+        program = shlex.quote(f"./{command[0]}")
+        # where a connection broke its program may still run, and would take time from this one
+        stop = f"for p in /proc/[0-9]*; do if [ $p/exe -ef {program} ]; then kill -9 ${{p#/proc/}}; fi; done"
+        told = f"cd {self._root} && {{ {stop}; true; }} && {program} {shlex.join(command[1:])}"
+        return self._client.again(lambda: self._client.attempt(told))
 
     def fetch(self, name: str, target: Path) -> None:
         with atomic.translate_errors(target):

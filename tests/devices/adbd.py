@@ -61,6 +61,7 @@ class Daemon:
     before: Callable[[str], None] = lambda command: None
     listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     connections: list[socket.socket] = field(default_factory=list)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.serial = f"127.0.0.1:{self.listener.getsockname()[1]}"
@@ -185,13 +186,12 @@ class Stream:
         self._process: subprocess.Popen[bytes] | None = None
 
     def end(self) -> None:
-        """The other side is gone: so is what runs for it, as with adbd."""
+        """The other side is gone: its shell is told, as by adbd, and what the shell has started may go on."""
         self._over = True
         self.came.put(b"")
         self.ready.release()
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.send_signal(signal.SIGHUP)
 
     def serve(self, service: str) -> None:
         with suppress(OSError, Lost):
@@ -233,6 +233,7 @@ class Stream:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        daemon.started.append(self._process)
         with self._process as process:
             for kind, data in zip((1, 2), process.communicate(), strict=True):
                 for start in range(0, len(data), MAX_DATA // 2):
@@ -344,6 +345,9 @@ class Host:
         finally:
             self.adb("disconnect", daemon.serial)
             daemon.leave()
+            for process in daemon.started:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -67,6 +69,20 @@ def cross() -> None:
         pytest.skip(str(error))
 
 
+def _same(path: Path, other: Path) -> bool:
+    with suppress(OSError):
+        return path.samefile(other)
+    return False
+
+
+def _until(found: Callable[[], bool]) -> None:
+    for _ in range(1200):
+        if found():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come in a minute")
+
+
 def _refused(name: str) -> str:
     with pytest.raises(DeviceError) as caught:
         Adb(uri.parse(name), FOLDER)
@@ -92,6 +108,37 @@ def test_programs_end_as_they_end(device: Adb, tmp_path: Path) -> None:
     device.fetch("made", tmp_path / "made")
     assert (tmp_path / "made").read_text(encoding="utf-8") == "made\n"
     assert device.run(["bin/none"]).code == 127
+
+
+def test_a_program_whose_connection_broke_is_stopped_before_it_runs_again(
+    device: Adb, daemon: Any, tmp_path: Path
+) -> None:
+    """It is a program of the machine: a script's would be the shell."""
+    sleep = shutil.which("sleep")
+    assert sleep is not None
+    device.push(Path(sleep), "bin/program", sha256_file(Path(sleep)), executable=True)
+    connections = iter(["breaks"])
+
+    def drop(command: str) -> None:
+        if "bin/program 600" in command and next(connections, None):
+            threading.Timer(0.5, daemon.drop).start()
+
+    daemon.before = drop
+    running = threading.Thread(target=device.run, args=(["bin/program", "600"],), daemon=True)
+    running.start()
+
+    def found() -> set[str]:
+        program = daemon.folder / FOLDER / "bin" / "program"
+        return {path.parent.name for path in Path("/proc").glob("[0-9]*/exe") if _same(path, program)}
+
+    _until(lambda: len(found()) == 1)
+    (first,) = found()
+    _until(lambda: bool(found() - {first}))
+    assert first not in found()
+    for process in found():
+        os.kill(int(process), signal.SIGKILL)
+    running.join(60)
+    assert not running.is_alive()
 
 
 def test_a_file_goes_on_where_a_connection_broke(device: Adb, daemon: Any, tmp_path: Path) -> None:
