@@ -117,9 +117,10 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
         if quantized is not None and calibration is not None:
             outlying = publish.outlier_notes(publish.outliers(quantized, calibration))
         report = _report(options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, ledger)
-        for sentence in budget_notes(report, options.budget):
+        over = budget_notes(report, options.budget)
+        for sentence in over:
             ui.note(sentence)
-        report["notes"] += budget_notes(report, options.budget)
+        report["notes"] += over
         files += publish.report(report, options.out)
     if any(not row.cached for row in ledger.rows):
         ledger.store.ref(ledger.name, ledger.keys)
@@ -152,8 +153,9 @@ def exit_code(results: list[ArtifactResult], report: dict[str, Any] | None, budg
 
 def budget_notes(report: Mapping[str, Any], budget: Budget | None) -> list[str]:
     """One sentence per artifact outside a given budget."""
-    rows = [row for row in report["artifacts"] if budget is not None and row["status"] == Status.OK]
-    missed = [(row, budget.misses(row)) for row in rows if budget is not None]
+    if budget is None:
+        return []
+    missed = [(row, budget.misses(row)) for row in report["artifacts"] if row["status"] == Status.OK]
     return [f"{row['target']}/{row['precision']} is over the budget: {'; '.join(m)}." for row, m in missed if m]
 
 

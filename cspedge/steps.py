@@ -160,8 +160,7 @@ def evaluate(
         found = stages.read_array("vectors", stored)
         output, head = loaded.info.outputs[0], Head(loaded.info.head)
         evaluation = judged(output, head, validation.vectors, found, validation.images.labels, evidence)
-        evaluation = replace(evaluation, ran_on=where)
-        return replace(row, evaluation=evaluation)
+        return replace(row, evaluation=replace(evaluation, ran_on=where))
 
     return _guarded(row, step, options, ledger)
 
