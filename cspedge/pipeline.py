@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cspedge import api, inputs, mixing, publish, steps
+from cspedge import api, inputs, mixing, publish, robustness, steps
 from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
 from cspedge.devices.lab import Lab, opened
 from cspedge.digest import sha256_json
@@ -55,6 +55,7 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
     recipe = load_recipe(options.recipe)
     if options.model is None and options.weights is not None:
         raise UsageError("--weights needs MODEL, the name of the architecture the weights belong to")
+    robustness.check(options)
     sources.check_name(options.model)
     _check_data(options, upto, chosen)  # before weights are fetched
     source = sources.resolve(options.model, options.weights, options.labels)
@@ -111,12 +112,18 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
     if listed is not None:
         validation = inputs.validation_images(options, listed, labels, loaded, ledger)
         results = [steps.evaluate(r, validation, loaded, options, ledger, lab) for r in results]
+        conditions: tuple[robustness.Condition, ...] = ()
+        if options.robustness and labels is not None:
+            conditions = robustness.conditions(options, listed, labels, loaded, ledger)
+            results = [steps.robustness(r, conditions, loaded, options, ledger, lab) for r in results]
         if upto >= Upto.BENCH:
             results = steps.bench(results, validation, loaded, options, ledger, lab)
         outlying: tuple[str, ...] = ()
         if quantized is not None and calibration is not None:
             outlying = publish.outlier_notes(publish.outliers(quantized, calibration))
-        report = _report(options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, ledger)
+        report = _report(
+            options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, conditions, ledger
+        )
         over = budget_notes(report, options.budget)
         for sentence in over:
             ui.note(sentence)
@@ -207,6 +214,7 @@ def _report(
     outlying: tuple[str, ...],
     tuning: mixing.Tuning | None,
     validation: inputs.Validation,
+    conditions: Sequence[robustness.Condition],
     ledger: inputs.Ledger,
 ) -> dict[str, Any]:
     from cspedge.report import build
@@ -236,4 +244,5 @@ def _report(
         notes=notes,
         images=validation.images,
         thumbnails=not options.no_thumbnails,
+        robustness=robustness.entry(conditions, validation),
     )

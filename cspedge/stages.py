@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cspedge.config import Target
+    from cspedge.data.corrupt import Corruption
     from cspedge.data.images import ImageList
     from cspedge.models.source import ModelSource
     from cspedge.quantize.islands import Cost
@@ -40,6 +41,7 @@ CODE: Mapping[str, int] = {
     "mixed": 2,
     "lower": 3,
     "evaluate": 2,
+    "robustness": 1,
     "bench": 1,
     "runner": 1,
 }
@@ -76,6 +78,7 @@ def images_inputs(
     preprocess: Preprocess,
     max_unreadable: float,
     labels: Sequence[int] | None,
+    corruption: Corruption | None = None,
 ) -> dict[str, Any]:
     return {
         "digests": [images.digests[i] for i in indices],
@@ -85,6 +88,7 @@ def images_inputs(
         "preprocess": asdict(preprocess),
         "max_unreadable": max_unreadable,
         "tools": tool_versions("pillow", "torchvision", "timm"),
+        **({} if corruption is None else {"corruption": _plain(asdict(corruption))}),
     }
 
 

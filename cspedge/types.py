@@ -197,6 +197,23 @@ class Closeness:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Corrupted:
+    """One artifact's answers to n corrupted images beside fp32's to the same, fractions of 1 (`cspedge.robustness`).
+
+    name: of the corruption; only_reference, only_artifact: images that one of the two alone gets right.
+    """
+
+    name: str
+    n: int
+    top1: float
+    drop_top1: float
+    drop_ci95: tuple[float, float]
+    agreement: float
+    only_reference: int
+    only_artifact: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Single-image latency of one artifact on one device."""
 
@@ -315,6 +332,7 @@ class ArtifactResult:
     latency: Latency | None = None
     manifest: str | None = None
     kept: Kept | None = None
+    robustness: tuple[Corrupted, ...] = ()
 
     @property
     def label(self) -> str:

@@ -37,12 +37,14 @@ def build_report(
     notes: Sequence[str] = (),
     images: ImageSet | None = None,
     thumbnails: bool = True,
+    robustness: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as plain JSON values, checked against the schema.
 
     vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; tuning: the
     images of the accuracy loop, None without one; budgets: by target, in the verdict's words; images: those of the
-    validation, of which the ones that flip are listed; thumbnails: whether the report may show small ones of them.
+    validation, of which the ones that flip are listed; thumbnails: whether the report may show small ones of them;
+    robustness: of `cspedge.robustness.entry`.
     """
     from cspedge.devices.host import environment
     from cspedge.models.preprocess import manifest
@@ -71,6 +73,7 @@ def build_report(
         "artifacts": [artifact_entry(r, (budgets or {}).get(r.target, {})) for r in results],
         "agreement": pairs,
         "flips": _flips(info, vectors, images, results, thumbnails),
+        "robustness": None if robustness is None else dict(robustness),
         "environment": env,
         "stages": [dict(s) for s in stages],
         "notes": [
@@ -203,6 +206,7 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "ran_on": None if evaluation is None or evaluation.ran_on is None else _plain(asdict(evaluation.ran_on)),
         "accuracy": None if evaluation is None or evaluation.accuracy is None else _plain(asdict(evaluation.accuracy)),
         "paired": None if evaluation is None or evaluation.paired is None else _plain(asdict(evaluation.paired)),
+        "robustness": [_plain(asdict(row)) for row in result.robustness],
         "outputs": [] if evaluation is None else [asdict(row) for row in evaluation.outputs],
         "pt2e": {"sqnr_db": artifact.check_sqnr_db, "max_abs_diff": artifact.check_max_abs} if artifact else None,
         "latency": _plain(asdict(result.latency)) if result.latency else None,

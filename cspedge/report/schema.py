@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cspedge.errors import UsageError
-from cspedge.report import checks
+from cspedge.report import checks, evidence_checks
 from cspedge.types import Evidence, Head, Precision, Status, Verdict
 
 SCHEMA = 1
@@ -58,6 +58,7 @@ def validate(report: Any) -> None:
         if labels.index(labels[index]) != index:
             raise checks.wrong(where, f"repeats {labels[index]!r}", "one artifact per target and precision")
         _artifact_rules(artifact, where)
+    evidence_checks.rules(report)
     names = [output["name"] for output in report["model"]["outputs"]]
     for index, artifact in enumerate(report["artifacts"]):
         found = [row["name"] for row in artifact["outputs"]]
@@ -201,18 +202,6 @@ _KEPT = checks.closed(
         "reason": checks.text,
     }
 )
-# The device whose answers the accuracy is made of (--device); null: the process that wrote the report.
-_RAN_ON = checks.closed(
-    {
-        "uri": checks.name,
-        "cpu": checks.text,
-        "machine": checks.name,
-        "isa": checks.list_of(checks.text),
-        "os": checks.text,
-        "runtime": checks.name,
-        "delegates": checks.list_of(checks.name),
-    }
-)
 _ARTIFACT = checks.closed(
     {
         "target": checks.name,
@@ -241,7 +230,8 @@ _ARTIFACT = checks.closed(
         "evidence_detail": checks.or_null(checks.text),
         "manifest": checks.or_null(checks.text),
         "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
-        "ran_on": checks.or_null(_RAN_ON),
+        "ran_on": checks.or_null(evidence_checks.RAN_ON),
+        "robustness": evidence_checks.CORRUPTED,  # empty: not asked for, or a float artifact
     },
 )
 _PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}
@@ -345,5 +335,8 @@ _REPORT = checks.closed(
         "stages": checks.list_of(checks.closed({"name": checks.name, "seconds": _POSITIVE, "cached": checks.flag})),
         "notes": checks.list_of(checks.text),
     },
-    {"flips": checks.or_null(_FLIPS)},  # null: the head gives no logits
+    {
+        "flips": checks.or_null(_FLIPS),  # null: the head gives no logits
+        "robustness": checks.or_null(evidence_checks.CORRUPTIONS),  # null: not asked for (--robustness)
+    },
 )

@@ -10,6 +10,7 @@ Each rule below gives a verdict and a sentence; an artifact's verdict is the wor
 | feature maps and embeddings: mean cosine to fp32's | >= min_cosine (float: min_float_cosine) | below | < low_cosine |
 | agreement with fp32 | >= low_agreement (float: min_float_agreement) | below | |
 | single classes: McNemar corrected for all (q) | none loses with q < 0.05 | one does | |
+| each mild corruption: score test of drop <= M, corrected for all (q) | none loses more with q < 0.05 | one does | |
 | int8 share of multiply-accumulates | >= min_int8_mac_share | below: int8 in name | |
 | int8 against the same runtime's fp32 | not surely slower | interval wholly below 1 | |
 | evidence | measured, emulated or the reference executor (said so) | not run | |
@@ -29,6 +30,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cspedge.errors import UsageError
+from cspedge.report import robustness
 from cspedge.report.schema import artifact_label
 from cspedge.report.words import cosine, megabytes, milliseconds, percent, points, shorten, times
 from cspedge.types import Evidence, Precision, Status, Verdict
@@ -82,6 +84,7 @@ def judge(artifact: Mapping[str, Any], budget: Mapping[str, float | None]) -> tu
         *_cosine(artifact, limits),
         *_agreement(artifact, limits),
         *_classes(artifact),
+        *robustness.findings(artifact, limits["max_drop"], FALSE_DISCOVERIES),
         *_int8_share(artifact, limits),
         *_size_and_time(artifact, limits),
         *_speed(artifact),
