@@ -413,10 +413,18 @@ def write_latencies(found: Mapping[str, Latency | str], folder: Path) -> dict[st
 
 
 def read_latencies(stored: StoredObject) -> dict[str, Latency | str]:
-    from cspedge.types import Latency
-
     data = json.loads(stored.file("latency.json").read_text(encoding="utf-8"))
-    return {label: value if isinstance(value, str) else Latency(**_tuples(value)) for label, value in data.items()}
+    return {label: value if isinstance(value, str) else _latency(value) for label, value in data.items()}
+
+
+def _latency(data: Mapping[str, Any]) -> Latency:
+    from cspedge.types import Clock, Conditions, Latency
+
+    values = _tuples(data)
+    if (told := values.get("conditions")) is not None:
+        clocks = tuple(Clock(**clock) for clock in told["clocks"])
+        values["conditions"] = Conditions(**{**told, "clocks": clocks})
+    return Latency(**values)
 
 
 @dataclass(frozen=True, kw_only=True)

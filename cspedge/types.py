@@ -214,6 +214,42 @@ class Corrupted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Clock:
+    """A group of a device's cores with one clock, around timed processes; limit_mhz: the lowest allowed then.
+
+    cores: the kernel's name of the group (`policy4`); before_mhz, after_mhz: medians over processes.
+    """
+
+    cores: str
+    governor: str
+    max_mhz: float
+    limit_mhz: float
+    before_mhz: float
+    after_mhz: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """A device's state around the processes that timed one artifact; None: it does not tell.
+
+    status: Android's thermal status, 0 (none) to 6 (shutdown); celsius: of the processor's hottest sensor; each at
+    the run's start, and the worst before and after a process. cooldown_s: waited in all; warm_starts: processes that
+    began although the device had not cooled within the bound.
+    """
+
+    clocks: tuple[Clock, ...]
+    status_start: int | None
+    status_before: int | None
+    status_after: int | None
+    celsius_start: float | None
+    celsius_before: float | None
+    celsius_after: float | None
+    cooldown_s: float
+    processes: int
+    warm_starts: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Single-image latency of one artifact on one device."""
 
@@ -229,6 +265,7 @@ class Latency:
     samples_ms: tuple[float, ...]
     speedup_vs_fp32: float | None = None
     speedup_ci95: tuple[float, float] | None = None
+    conditions: Conditions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,8 @@ Robustness = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        help="Where to run: local-process://, ssh://user@host[:port], qemu-aarch64://CPU. [default: in this process]",
+        help="Where to run: local-process://, ssh://user@host[:port], adb://[SERIAL], qemu-aarch64://CPU. "
+        "[default: in this process]",
         metavar="URI",
     ),
 ]

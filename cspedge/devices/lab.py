@@ -6,7 +6,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,10 @@ def _device(found: uri.DeviceUri, workspace: Path) -> Device:
         from cspedge.devices.qemu import QemuAarch64
 
         return QemuAarch64(found)
+    if found.scheme == uri.ADB:
+        from cspedge.devices.adb import Adb
+
+        return Adb(found, f"cspedge-{sha256_json([platform.node(), str(workspace.absolute())])[:16]}")
     from cspedge.devices.local import LocalProcess
 
     return LocalProcess(found.text)
@@ -77,11 +81,11 @@ class Lab:
         """Built once for a machine and a runtime's version. Raises RuntimeMissingError."""
         if backend in self._runners:
             return self._runners[backend]
-        machine = self.device.facts.machine
-        inputs = runner.inputs(backend, machine)
+        machine, glibc = self.device.facts.machine, self.device.glibc
+        inputs = runner.inputs(backend, machine, glibc=glibc)
 
         def build(folder: Path) -> Mapping[str, object]:
-            runner.build(backend, machine, folder)
+            runner.build(backend, machine, folder, glibc=glibc)
             return {}
 
         stored = ledger.stage(f"runner {backend} {machine}", "runner", inputs, build)
@@ -151,7 +155,16 @@ class Lab:
                 base = floats.get(artifact.target) if artifact.precision is Precision.INT8 else None
                 fp32 = None if base is None or isinstance(found.get(base), str) else lines[base]
                 found[artifact.label] = self._summary(lines[artifact.label], fp32, options)
-        return found
+        return self._with_conditions(found)
+
+    def _with_conditions(self, found: Mapping[str, Latency | str]) -> dict[str, Latency | str]:
+        climate = self.device.climate
+        if climate is None:
+            return dict(found)
+        return {
+            label: one if isinstance(one, str) else replace(one, conditions=climate.conditions(label))
+            for label, one in found.items()
+        }
 
     def _summary(self, lines: Sequence[Line], fp32: Sequence[Line] | None, options: RunOptions) -> Latency:
         import numpy as np

@@ -24,6 +24,10 @@ from cspedge.errors import RuntimeMissingError
 
 PROGRAM = "cspedge-runner"
 ARM = "aarch64"
+# The dynamic loaders of the C library that runners are built with; Android has another one.
+LOADERS = {ARM: "ld-linux-aarch64.so.1", "x86_64": "ld-linux-x86-64.so.2"}
+# What the runner and the runtimes' libraries need of the system, where that is Linux with glibc.
+LIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1", "libstdc++.so.6")
 # What pip takes for an aarch64 machine with a glibc of this age or older.
 GLIBC = (17, 24, 26, 27, 28, 31, 34, 35)
 
@@ -68,10 +72,11 @@ def require(backend: str) -> Sdk:
     return SDKS[backend]
 
 
-def inputs(backend: str, machine: str) -> dict[str, Any]:
+def inputs(backend: str, machine: str, *, glibc: bool = True) -> dict[str, Any]:
     """What a built runner depends on. Raises RuntimeMissingError where it cannot be built here."""
     require(backend)
-    return {
+    alone = {} if glibc else {"libc": list(LIBC)}
+    return alone | {
         "sources": sha256_json({path: sha256_bytes(data) for path, data in app_sources("cpp").items()}),
         "machine": machine,
         "runtime": {backend: importlib.metadata.version(backend)},
@@ -91,11 +96,12 @@ def _compiler(machine: str) -> str:
     return _tool(f"{ARM}-linux-gnu-g++", f"apt-get install g++-{ARM}-linux-gnu")
 
 
-def build(backend: str, machine: str, folder: Path) -> None:
+def build(backend: str, machine: str, folder: Path, *, glibc: bool = True) -> None:
     """Builds the runner and writes it with its runtime's libraries into `folder`; for Arm, cross-compiled where needed.
 
-    The program finds them beside itself. Raises RuntimeMissingError where a compiler, CMake, OpenSSL or nlohmann/json
-    is missing.
+    The program finds them beside itself. glibc: whether the device has this C library; where not, as on Android, it
+    and its loader come along, and the loader starts the program. Raises RuntimeMissingError where a compiler, CMake,
+    OpenSSL or nlohmann/json is missing.
     """
     sdk = require(backend)
     sources, work = folder.absolute() / "src", folder.absolute() / "build"  # CMake's own folder is another
@@ -117,8 +123,23 @@ def build(backend: str, machine: str, folder: Path) -> None:
     for pattern in sdk.libraries:
         for library in sorted((site / sdk.folder).glob(pattern)):
             shutil.copyfile(library, folder / library.name)
+    if not glibc:
+        _add_libc(machine, folder)
     shutil.rmtree(sources)
     shutil.rmtree(work)
+
+
+def _add_libc(machine: str, folder: Path) -> None:
+    """The compiler's own C and C++ libraries: the runtimes' are shared ones, so nothing can be linked statically."""
+    compiler = _compiler(machine)
+    for name in (*LIBC, LOADERS[machine]):
+        found = Path(_output([compiler, f"-print-file-name={name}"]))
+        if not found.is_absolute():  # the bare name, where it has none
+            raise RuntimeMissingError(
+                f"the native runner needs {name} of {compiler}, which is not here: apt-get "
+                f"install {'libstdc++6' if machine != ARM else 'libstdc++6-arm64-cross'}"
+            )
+        shutil.copyfile(found, folder / name)
 
 
 def arm_options() -> list[str]:

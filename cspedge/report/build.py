@@ -226,7 +226,14 @@ def _audit(result: ArtifactResult) -> dict[str, Any] | None:
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+    return {k: _listed(v) for k, v in value.items()}
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as JSON's lists, at any depth."""
+    if isinstance(value, dict):
+        return _plain(value)
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _kept_notes(results: Sequence[ArtifactResult]) -> list[str]:

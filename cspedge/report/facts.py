@@ -112,4 +112,24 @@ def _timing(latency: Mapping[str, Any] | None) -> list[Fact]:
         ("Peak memory", latency["peak_rss_mb"] and f"{latency['peak_rss_mb']:.0f} MB"),
         ("Device", f"{latency['device']}, {latency['threads']} thread{'s' * (latency['threads'] != 1)}"),
         ("Instruction sets", latency["isa"]),
+        ("Conditions", conditions(latency.get("conditions"))),
     ]
+
+
+def conditions(told: Mapping[str, Any] | None) -> str | None:
+    """A device's clocks and warmth around timed processes, in a line; None where nothing was told."""
+    if told is None:
+        return None
+    parts = [
+        f"{clock['cores']} {clock['governor']} {clock['before_mhz']:.0f} then {clock['after_mhz']:.0f} MHz, allowed "
+        f"{clock['limit_mhz']:.0f} of {clock['max_mhz']:.0f}"
+        for clock in told["clocks"]
+    ]
+    for key, words_ in (("celsius", "hottest sensor, °C"), ("status", "thermal status (0 is cool)")):
+        start, before, after = (told[f"{key}_{when}"] for when in ("start", "before", "after"))
+        if start is not None and before is not None and after is not None:
+            parts.append(f"{words_}: {start:g} at the start, {before:g} before, {after:g} after")
+    parts.append(f"cooled down for {told['cooldown_s']:.0f} s in all")
+    if told["warm_starts"]:
+        parts.append(f"{told['warm_starts']} of {told['processes']} processes began warm")
+    return "; ".join(parts)

@@ -156,6 +156,33 @@ _PAIRED = checks.closed(
         ),
     }
 )
+# A device's clocks and warmth around timed processes (adb://); null: it does not tell.
+_STATUS_LEVEL, _CELSIUS = checks.or_null(checks.count), checks.or_null(checks.number())
+_CONDITIONS = checks.closed(
+    {
+        "clocks": checks.list_of(
+            checks.closed(
+                {
+                    "cores": checks.name,
+                    "governor": checks.name,
+                    "max_mhz": _POSITIVE,
+                    "limit_mhz": _POSITIVE,
+                    "before_mhz": _POSITIVE,
+                    "after_mhz": _POSITIVE,
+                }
+            )
+        ),
+        "status_start": _STATUS_LEVEL,
+        "status_before": _STATUS_LEVEL,
+        "status_after": _STATUS_LEVEL,
+        "celsius_start": _CELSIUS,
+        "celsius_before": _CELSIUS,
+        "celsius_after": _CELSIUS,
+        "cooldown_s": _POSITIVE,
+        "processes": checks.count,
+        "warm_starts": checks.count,
+    }
+)
 _LATENCY = checks.closed(
     {
         "device": checks.text,
@@ -170,7 +197,8 @@ _LATENCY = checks.closed(
         "samples_ms": checks.list_of(_POSITIVE, at_least=1),
         "speedup_vs_fp32": checks.or_null(_POSITIVE),  # null: this is the float artifact, or there is none
         "speedup_ci95": checks.or_null(checks.interval(0, math.inf)),
-    }
+    },
+    {"conditions": checks.or_null(_CONDITIONS)},
 )
 # One output of an artifact beside the reference's; sqnr_db null: equal bit for bit; neighbours are for embeddings.
 _CLOSENESS = checks.closed(

@@ -60,7 +60,7 @@ def test_a_runtime_without_a_native_runner(command: Command) -> None:
 def test_a_device_that_nobody_knows_is_refused_before_any_work(command: Command, lowered: Path) -> None:
     before = sorted(lowered.rglob("*"))
     said = command("bench", "--device", "usb://phone", code=2)["stderr"]
-    known = "local-process://, qemu-aarch64://CPU, ssh://user@host[:port]"
+    known = "adb://[SERIAL], local-process://, qemu-aarch64://CPU, ssh://user@host[:port]"
     assert said == f"cspedge: unknown device 'usb://phone'; known: {known}"
     assert sorted(lowered.rglob("*")) == before
 

@@ -27,10 +27,19 @@ def test_a_machine_behind_ssh(text: str, user: str | None, host: str, port: int 
     assert (found.scheme, found.user, found.host, found.port) == ("ssh", user, host, port)
 
 
+@pytest.mark.parametrize("serial", ["R58M123ABC", "emulator-5554", "192.168.1.20:5555", "[fe80::1]:5555", None])
+def test_an_android_device(serial: str | None) -> None:
+    found = uri.parse(f"adb://{serial or ''}")
+    assert (found.scheme, found.serial) == ("adb", serial)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("phone", "unknown device 'phone'; known: local-process://, qemu-aarch64://CPU, ssh://user@host[:port]"),
+        (
+            "phone",
+            "unknown device 'phone'; known: adb://[SERIAL], local-process://, qemu-aarch64://CPU, ssh://user@host[:port]",
+        ),
         ("", "unknown device ''; known: "),
         ("local-process:", "unknown device 'local-process:'"),
         ("telnet://board", "unknown device 'telnet://board'"),
@@ -43,6 +52,9 @@ def test_a_machine_behind_ssh(text: str, user: str | None, host: str, port: int 
         ("ssh://board:0", "a port from 1 to 65535"),
         ("ssh://board:65536", "a port from 1 to 65535"),
         ("ssh://a b", "a user and a host of letters"),
+        ("adb://-s", "device 'adb://-s' is no adb://[SERIAL]: a serial, or HOST:PORT, as `adb devices` shows it"),
+        ("adb://R58M;reboot", "of letters, digits"),
+        ("adb://R58M 123", "of letters, digits"),
         ("local-process://here", "device 'local-process://here' has 'here' too much; write local-process://"),
     ],
 )
