@@ -42,7 +42,7 @@ CODE: Mapping[str, int] = {
     "lower": 3,
     "evaluate": 2,
     "robustness": 1,
-    "bench": 1,
+    "bench": 2,
     "runner": 1,
 }
 TORCH = ("torch", "numpy")
@@ -413,18 +413,10 @@ def write_latencies(found: Mapping[str, Latency | str], folder: Path) -> dict[st
 
 
 def read_latencies(stored: StoredObject) -> dict[str, Latency | str]:
+    from cspedge.evaluate.timing import latency_from
+
     data = json.loads(stored.file("latency.json").read_text(encoding="utf-8"))
-    return {label: value if isinstance(value, str) else _latency(value) for label, value in data.items()}
-
-
-def _latency(data: Mapping[str, Any]) -> Latency:
-    from cspedge.types import Clock, Conditions, Latency
-
-    values = _tuples(data)
-    if (told := values.get("conditions")) is not None:
-        clocks = tuple(Clock(**clock) for clock in told["clocks"])
-        values["conditions"] = Conditions(**{**told, "clocks": clocks})
-    return Latency(**values)
+    return {label: value if isinstance(value, str) else latency_from(value) for label, value in data.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

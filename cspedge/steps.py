@@ -280,6 +280,7 @@ def bench(
         None if lab is None else {a.label: lab.key(a, ledger) for a in runnable},
     )
     found = stages.read_latencies(ledger.stage("bench", "bench", inputs, build))
+    _say_noise(found, ledger)
     rows = []
     for row in results:
         latency = found.get(row.label)
@@ -290,3 +291,11 @@ def bench(
         else:
             rows.append(row)
     return rows
+
+
+def _say_noise(found: Mapping[str, Latency | str], ledger: Ledger) -> None:
+    """One note where the bench may not be concluded from."""
+    for latency in found.values():
+        if isinstance(latency, Latency) and latency.noise is not None and latency.noise.sentence is not None:
+            ledger.ui.note(latency.noise.sentence)
+            return

@@ -79,6 +79,7 @@ def build_report(
         "notes": [
             *notes,
             *_kept_notes(results),
+            *_noise_notes(results),
             *_saturation_note(results, env),
             *pair_notes(results, pairs, env["isa"]),
         ],
@@ -222,23 +223,26 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
 def _audit(result: ArtifactResult) -> dict[str, Any] | None:
     if result.artifact is None or result.artifact.audit is None or result.status is not Status.OK:
         return None
-    return _plain(asdict(result.artifact.audit))
+    found: dict[str, Any] = _plain(asdict(result.artifact.audit))
+    return found
 
 
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    return {k: _listed(v) for k, v in value.items()}
-
-
-def _listed(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """Tuples as JSON's lists, at any depth."""
     if isinstance(value, dict):
-        return _plain(value)
-    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _kept_notes(results: Sequence[ArtifactResult]) -> list[str]:
     """How the accuracy loop ended for each int8 artifact, in its own words."""
     return [f"{r.label}, accuracy loop: {r.kept.reason}" for r in results if r.kept is not None]
+
+
+def _noise_notes(results: Sequence[ArtifactResult]) -> list[str]:
+    """Why the speeds of this bench may not be compared, once for all that it timed together."""
+    checked = [r.latency.noise for r in results if r.latency is not None and r.latency.noise is not None]
+    return list(dict.fromkeys(noise.sentence for noise in checked if noise.sentence is not None))
 
 
 def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) -> list[str]:
