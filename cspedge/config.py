@@ -179,6 +179,7 @@ class RunConfig:
     threads: int | None = None
     seed: int | None = None
     no_thumbnails: bool | None = None
+    robustness: int | None = None
     device: str | None = None
     budget: Budget | None = None
 

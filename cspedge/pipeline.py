@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cspedge import api, inputs, mixing, publish, steps
+from cspedge import api, inputs, mixing, publish, robustness, steps
 from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
 from cspedge.devices.lab import Lab, opened
 from cspedge.digest import sha256_json
@@ -55,6 +55,7 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
     recipe = load_recipe(options.recipe)
     if options.model is None and options.weights is not None:
         raise UsageError("--weights needs MODEL, the name of the architecture the weights belong to")
+    robustness.check(options)
     sources.check_name(options.model)
     _check_data(options, upto, chosen)  # before weights are fetched
     source = sources.resolve(options.model, options.weights, options.labels)
@@ -111,15 +112,22 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
     if listed is not None:
         validation = inputs.validation_images(options, listed, labels, loaded, ledger)
         results = [steps.evaluate(r, validation, loaded, options, ledger, lab) for r in results]
+        conditions: tuple[robustness.Condition, ...] = ()
+        if options.robustness and labels is not None:
+            conditions = robustness.conditions(options, listed, labels, loaded, ledger)
+            results = [steps.robustness(r, conditions, loaded, options, ledger, lab) for r in results]
         if upto >= Upto.BENCH:
             results = steps.bench(results, validation, loaded, options, ledger, lab)
         outlying: tuple[str, ...] = ()
         if quantized is not None and calibration is not None:
             outlying = publish.outlier_notes(publish.outliers(quantized, calibration))
-        report = _report(options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, ledger)
-        for sentence in budget_notes(report, options.budget):
+        report = _report(
+            options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, conditions, ledger
+        )
+        over = budget_notes(report, options.budget)
+        for sentence in over:
             ui.note(sentence)
-        report["notes"] += budget_notes(report, options.budget)
+        report["notes"] += over
         files += publish.report(report, options.out)
     if any(not row.cached for row in ledger.rows):
         ledger.store.ref(ledger.name, ledger.keys)
@@ -152,8 +160,9 @@ def exit_code(results: list[ArtifactResult], report: dict[str, Any] | None, budg
 
 def budget_notes(report: Mapping[str, Any], budget: Budget | None) -> list[str]:
     """One sentence per artifact outside a given budget."""
-    rows = [row for row in report["artifacts"] if budget is not None and row["status"] == Status.OK]
-    missed = [(row, budget.misses(row)) for row in rows if budget is not None]
+    if budget is None:
+        return []
+    missed = [(row, budget.misses(row)) for row in report["artifacts"] if row["status"] == Status.OK]
     return [f"{row['target']}/{row['precision']} is over the budget: {'; '.join(m)}." for row, m in missed if m]
 
 
@@ -205,6 +214,7 @@ def _report(
     outlying: tuple[str, ...],
     tuning: mixing.Tuning | None,
     validation: inputs.Validation,
+    conditions: Sequence[robustness.Condition],
     ledger: inputs.Ledger,
 ) -> dict[str, Any]:
     from cspedge.report import build
@@ -234,4 +244,5 @@ def _report(
         notes=notes,
         images=validation.images,
         thumbnails=not options.no_thumbnails,
+        robustness=robustness.entry(conditions, validation),
     )

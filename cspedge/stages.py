@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cspedge.config import Target
+    from cspedge.data.corrupt import Corruption
     from cspedge.data.images import ImageList
     from cspedge.models.source import ModelSource
     from cspedge.quantize.islands import Cost
@@ -40,7 +41,8 @@ CODE: Mapping[str, int] = {
     "mixed": 2,
     "lower": 3,
     "evaluate": 2,
-    "bench": 1,
+    "robustness": 1,
+    "bench": 2,
     "runner": 1,
 }
 TORCH = ("torch", "numpy")
@@ -76,6 +78,7 @@ def images_inputs(
     preprocess: Preprocess,
     max_unreadable: float,
     labels: Sequence[int] | None,
+    corruption: Corruption | None = None,
 ) -> dict[str, Any]:
     return {
         "digests": [images.digests[i] for i in indices],
@@ -85,6 +88,7 @@ def images_inputs(
         "preprocess": asdict(preprocess),
         "max_unreadable": max_unreadable,
         "tools": tool_versions("pillow", "torchvision", "timm"),
+        **({} if corruption is None else {"corruption": _plain(asdict(corruption))}),
     }
 
 
@@ -409,18 +413,10 @@ def write_latencies(found: Mapping[str, Latency | str], folder: Path) -> dict[st
 
 
 def read_latencies(stored: StoredObject) -> dict[str, Latency | str]:
+    from cspedge.evaluate.timing import latency_from
+
     data = json.loads(stored.file("latency.json").read_text(encoding="utf-8"))
-    return {label: value if isinstance(value, str) else _latency(value) for label, value in data.items()}
-
-
-def _latency(data: Mapping[str, Any]) -> Latency:
-    from cspedge.types import Clock, Conditions, Latency
-
-    values = _tuples(data)
-    if (told := values.get("conditions")) is not None:
-        clocks = tuple(Clock(**clock) for clock in told["clocks"])
-        values["conditions"] = Conditions(**{**told, "clocks": clocks})
-    return Latency(**values)
+    return {label: value if isinstance(value, str) else latency_from(value) for label, value in data.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

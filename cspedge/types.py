@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cspedge.evaluate.timing import BenchProtocol, ColdStart, NoiseCheck, ThreadPoint
+
 
 class Precision(StrEnum):
     """Numeric format of an artifact: `int8` means int8 weights per channel and int8 activations."""
@@ -197,6 +199,23 @@ class Closeness:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Corrupted:
+    """One artifact's answers to n corrupted images beside fp32's to the same, fractions of 1 (`cspedge.robustness`).
+
+    name: of the corruption; only_reference, only_artifact: images that one of the two alone gets right.
+    """
+
+    name: str
+    n: int
+    top1: float
+    drop_top1: float
+    drop_ci95: tuple[float, float]
+    agreement: float
+    only_reference: int
+    only_artifact: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Clock:
     """A group of a device's cores with one clock, around timed processes; limit_mhz: the lowest allowed then.
 
@@ -234,7 +253,13 @@ class Conditions:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Single-image latency of one artifact on one device."""
+    """Single-image latency of one artifact on one device (docs/latency.md); milliseconds, MiB.
+
+    samples_ms: of all rounds, in order; load_ms: median over processes; warmup_ms: each process's untimed inferences;
+    unsteady: processes that were not steady after them; noise: the bench's A/A test, None where there was none; cold:
+    None in-process; cores: those the process was confined to, None for all; sweep: other numbers of threads;
+    conditions: a phone's clocks and warmth meanwhile, None elsewhere.
+    """
 
     device: str
     isa: tuple[str, ...]
@@ -248,6 +273,15 @@ class Latency:
     samples_ms: tuple[float, ...]
     speedup_vs_fp32: float | None = None
     speedup_ci95: tuple[float, float] | None = None
+    p50_ci95: tuple[float, float] | None = None
+    protocol: BenchProtocol | None = None
+    cores: tuple[int, ...] | None = None
+    base_rss_mb: float | None = None
+    warmup_ms: tuple[tuple[float, ...], ...] = ()
+    unsteady: int = 0
+    noise: NoiseCheck | None = None
+    cold: ColdStart | None = None
+    sweep: tuple[ThreadPoint, ...] = ()
     conditions: Conditions | None = None
 
 
@@ -352,6 +386,7 @@ class ArtifactResult:
     latency: Latency | None = None
     manifest: str | None = None
     kept: Kept | None = None
+    robustness: tuple[Corrupted, ...] = ()
 
     @property
     def label(self) -> str:

@@ -15,6 +15,7 @@ from cspedge.cli.console import (
     print_json,
     quiet_stdout,
     report_table,
+    robustness_table,
     stdout_console,
 )
 from cspedge.errors import CspedgeError
@@ -74,6 +75,9 @@ def _execute(given: dict[str, Any], upto: Upto, *, config: str | None, continues
     elif outcome.report is not None:
         console = stdout_console()
         console.print(report_table(outcome.report))
+        robust = robustness_table(outcome.report)
+        if robust is not None:
+            console.print(robust)
         _print_verdict(outcome.report, console)
         console.print(f"written to {options.out}: {', '.join(outcome.files)}", soft_wrap=True)
     return outcome
@@ -118,6 +122,7 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
         threads: opt.Threads = None,
         seed: opt.Seed = None,
         no_thumbnails: opt.NoThumbnails = False,
+        robustness: opt.Robustness = None,
         device: opt.Device = None,
         json: opt.Json = False,
     ) -> int:

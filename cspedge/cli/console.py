@@ -124,6 +124,31 @@ def report_table(report: dict[str, Any]) -> Any:
     return table
 
 
+def robustness_table(report: dict[str, Any]) -> Any:
+    """What fp32 loses under each mild corruption, and what each int8 artifact loses more; None without any.
+
+    Top-1 in points, with 95 % intervals.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cspedge.report.robustness import table as rows_of
+
+    found = rows_of(report)
+    if found is None:
+        return None
+    title = f"Under mild corruptions: fp32 against clean images, int8 against fp32 on the same {found['rows'][0]['n']}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("artifact")
+    for row in found["rows"]:
+        table.add_column(escape(row["name"]), justify="right")
+    table.add_row("fp32", *(f"{row['drop']}\n{row['interval']}" for row in found["rows"]))
+    for place, name in enumerate(found["names"]):
+        cells = [row["cells"][place] for row in found["rows"]]
+        table.add_row(escape("/".join(name)), *(f"{cell['drop']}\n{cell['interval']}" for cell in cells))
+    return table
+
+
 _CLOSENESS = {
     "logits": ("top-1", "drop", "95 %", "agrees", "SQNR"),
     "features": ("SQNR", "cosine", "least", "worst level"),

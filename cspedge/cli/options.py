@@ -53,6 +53,14 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the
 NoThumbnails = Annotated[
     bool, typer.Option("--no-thumbnails", help="The report names the images that flip and shows none of them.")
 ]
+Robustness = Annotated[
+    int | None,
+    typer.Option(
+        help="Also compare int8 with fp32 on N images under mild blur, JPEG, other light. [default: none]",
+        metavar="N",
+        min=1,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

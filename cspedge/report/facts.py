@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cspedge.report import words
+from cspedge.report import timing, words
 
 Fact = tuple[str, Any]
 _DIGEST = re.compile(r"[0-9a-f]{40,128}")
@@ -108,8 +108,8 @@ def _timing(latency: Mapping[str, Any] | None) -> list[Fact]:
         return []
     return [
         ("Mean", f"{words.milliseconds(latency['mean_ms'])} ms over {len(latency['samples_ms'])} samples"),
+        *timing.listed(latency),
         ("Load", f"{words.milliseconds(latency['load_ms'])} ms"),
-        ("Peak memory", latency["peak_rss_mb"] and f"{latency['peak_rss_mb']:.0f} MB"),
         ("Device", f"{latency['device']}, {latency['threads']} thread{'s' * (latency['threads'] != 1)}"),
         ("Instruction sets", latency["isa"]),
         ("Conditions", conditions(latency.get("conditions"))),

@@ -28,7 +28,7 @@ def render(report: Mapping[str, Any]) -> str:
     bidi characters dropped. The output depends on the report alone.
     """
     validate(report)
-    from cspedge.report import changes, contact, contract, provenance
+    from cspedge.report import changes, contact, contract, provenance, robustness
 
     artifacts = list(report["artifacts"])
     return (
@@ -45,6 +45,7 @@ def render(report: Mapping[str, Any]) -> str:
             levels=tables.levels(report),
             changes=changes.changes(report),
             contact=contact.sheet(report),
+            robust=robustness.table(report),
             agreement=tables.agreement(report),
             differences=tables.differences(report),
             islands=tables.islands(artifacts),

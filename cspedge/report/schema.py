@@ -7,13 +7,13 @@ Every object is closed (an unknown key is an error) except three that carry othe
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cspedge.errors import UsageError
-from cspedge.report import checks
+from cspedge.report import checks, evidence_checks
+from cspedge.report.schema_latency import LATENCY
 from cspedge.types import Evidence, Head, Precision, Status, Verdict
 
 SCHEMA = 1
@@ -58,6 +58,7 @@ def validate(report: Any) -> None:
         if labels.index(labels[index]) != index:
             raise checks.wrong(where, f"repeats {labels[index]!r}", "one artifact per target and precision")
         _artifact_rules(artifact, where)
+    evidence_checks.rules(report)
     names = [output["name"] for output in report["model"]["outputs"]]
     for index, artifact in enumerate(report["artifacts"]):
         found = [row["name"] for row in artifact["outputs"]]
@@ -155,50 +156,6 @@ _PAIRED = checks.closed(
         ),
     }
 )
-# A device's clocks and warmth around timed processes (adb://); null: it does not tell.
-_STATUS_LEVEL, _CELSIUS = checks.or_null(checks.count), checks.or_null(checks.number())
-_CONDITIONS = checks.closed(
-    {
-        "clocks": checks.list_of(
-            checks.closed(
-                {
-                    "cores": checks.name,
-                    "governor": checks.name,
-                    "max_mhz": _POSITIVE,
-                    "limit_mhz": _POSITIVE,
-                    "before_mhz": _POSITIVE,
-                    "after_mhz": _POSITIVE,
-                }
-            )
-        ),
-        "status_start": _STATUS_LEVEL,
-        "status_before": _STATUS_LEVEL,
-        "status_after": _STATUS_LEVEL,
-        "celsius_start": _CELSIUS,
-        "celsius_before": _CELSIUS,
-        "celsius_after": _CELSIUS,
-        "cooldown_s": _POSITIVE,
-        "processes": checks.count,
-        "warm_starts": checks.count,
-    }
-)
-_LATENCY = checks.closed(
-    {
-        "device": checks.text,
-        "isa": checks.list_of(checks.text),
-        "threads": checks.count,
-        "p50_ms": _POSITIVE,
-        "p90_ms": _POSITIVE,
-        "p99_ms": _POSITIVE,
-        "mean_ms": _POSITIVE,
-        "load_ms": _POSITIVE,
-        "peak_rss_mb": checks.or_null(_POSITIVE),
-        "samples_ms": checks.list_of(_POSITIVE, at_least=1),
-        "speedup_vs_fp32": checks.or_null(_POSITIVE),  # null: this is the float artifact, or there is none
-        "speedup_ci95": checks.or_null(checks.interval(0, math.inf)),
-    },
-    {"conditions": checks.or_null(_CONDITIONS)},
-)
 # One output of an artifact beside the reference's; sqnr_db null: equal bit for bit; neighbours are for embeddings.
 _CLOSENESS = checks.closed(
     {
@@ -229,18 +186,6 @@ _KEPT = checks.closed(
         "reason": checks.text,
     }
 )
-# The device whose answers the accuracy is made of (--device); null: the process that wrote the report.
-_RAN_ON = checks.closed(
-    {
-        "uri": checks.name,
-        "cpu": checks.text,
-        "machine": checks.name,
-        "isa": checks.list_of(checks.text),
-        "os": checks.text,
-        "runtime": checks.name,
-        "delegates": checks.list_of(checks.name),
-    }
-)
 _ARTIFACT = checks.closed(
     {
         "target": checks.name,
@@ -258,7 +203,7 @@ _ARTIFACT = checks.closed(
         "pt2e": checks.or_null(  # the check at lowering, against the same placed graph in torch
             checks.closed({"sqnr_db": checks.or_null(checks.number()), "max_abs_diff": _POSITIVE})
         ),
-        "latency": checks.or_null(_LATENCY),
+        "latency": checks.or_null(LATENCY),
         "audit": checks.or_null(_AUDIT),
         "lower_s": checks.or_null(_POSITIVE),
         "kept": checks.or_null(_KEPT),  # null: no accuracy loop was asked for
@@ -269,7 +214,8 @@ _ARTIFACT = checks.closed(
         "evidence_detail": checks.or_null(checks.text),
         "manifest": checks.or_null(checks.text),
         "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
-        "ran_on": checks.or_null(_RAN_ON),
+        "ran_on": checks.or_null(evidence_checks.RAN_ON),
+        "robustness": evidence_checks.CORRUPTED,  # empty: not asked for, or a float artifact
     },
 )
 _PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}
@@ -373,5 +319,8 @@ _REPORT = checks.closed(
         "stages": checks.list_of(checks.closed({"name": checks.name, "seconds": _POSITIVE, "cached": checks.flag})),
         "notes": checks.list_of(checks.text),
     },
-    {"flips": checks.or_null(_FLIPS)},  # null: the head gives no logits
+    {
+        "flips": checks.or_null(_FLIPS),  # null: the head gives no logits
+        "robustness": checks.or_null(evidence_checks.CORRUPTIONS),  # null: not asked for (--robustness)
+    },
 )

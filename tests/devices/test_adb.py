@@ -322,7 +322,8 @@ def test_validated_and_timed_there_with_nothing_left(command: Command, daemon: A
         told = latency["conditions"]
         assert (told["status_after"], told["celsius_start"]) == (0, 30.0)
         assert told["clocks"][0] | {"governor": "schedutil", "after_mhz": 600} == told["clocks"][0]
-        assert told["processes"] == 10
+        twice = latency["noise"]["artifact"] == f"{row['target']}/{row['precision']}"
+        assert told["processes"] == (20 if twice else 10)
     assert any("/ld-linux-x86-64.so.2 --inhibit-cache --library-path runner-" in one for one in commands)
     assert not list(daemon.folder.iterdir())
 

@@ -1,0 +1,56 @@
+"""Checks of report.json's later parts, each optional: an older report of schema 1 lacks them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cspedge.report import checks
+
+_FRACTION, _SIGNED = checks.number(0, 1), checks.number(-1, 1)
+_LOSS: dict[str, checks.Check] = {
+    "name": checks.name,
+    "n": checks.count,
+    "top1": _FRACTION,
+    "drop_top1": _SIGNED,
+    "drop_ci95": checks.interval(-1, 1),
+}
+
+# The device whose answers the accuracy is made of (--device); null: the process that wrote the report.
+RAN_ON = checks.closed(
+    {
+        "uri": checks.name,
+        "cpu": checks.text,
+        "machine": checks.name,
+        "isa": checks.list_of(checks.text),
+        "os": checks.text,
+        "runtime": checks.name,
+        "delegates": checks.list_of(checks.name),
+    }
+)
+# Validation images under mild corruptions: their parameters, and what fp32 itself loses against the clean images.
+CORRUPTIONS = checks.closed(
+    {
+        "sha256": checks.sha256,
+        "corruptions": checks.list_of(
+            checks.closed({**_LOSS, "kind": checks.name, "value": checks.number(), "clean_top1": _FRACTION}),
+            at_least=1,
+        ),
+    }
+)
+# What one artifact loses against fp32 under each of them.
+CORRUPTED = checks.list_of(
+    checks.closed(
+        {**_LOSS, "agreement": _FRACTION, "only_reference": checks.count, "only_artifact": checks.count},
+    )
+)
+
+
+def rules(report: Mapping[str, Any]) -> None:
+    """What those parts demand of one another. Raises UsageError."""
+    wanted = [row["name"] for row in (report.get("robustness") or {"corruptions": []})["corruptions"]]
+    for index, artifact in enumerate(report["artifacts"]):
+        found = [row["name"] for row in artifact.get("robustness", [])]
+        if found and found != wanted:
+            where = f"artifacts[{index}].robustness"
+            raise checks.wrong(where, f"names {found}", f"the report's corruptions {wanted}")
