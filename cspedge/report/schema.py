@@ -73,7 +73,7 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
     """What one field of an artifact demands of another."""
     ok, not_run = artifact["status"] == Status.OK, artifact["evidence"] == Evidence.NOT_RUN
     if not ok:
-        for key in ("accuracy", "paired", "outputs", "latency", "audit"):
+        for key in ("accuracy", "paired", "outputs", "latency", "instructions", "audit"):
             if artifact.get(key):
                 raise checks.wrong(f"{where}.{key}", f"is given though status is {artifact['status']!r}", "nothing")
         if not artifact["reason"]:
@@ -95,6 +95,8 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
             f"{where}.outputs", f"does not fit evidence {artifact['evidence']!r}", "empty exactly for 'not-run'"
         )
     latency = artifact["latency"]
+    if artifact.get("instructions") is not None and (latency is not None or artifact["evidence"] != Evidence.EMULATED):
+        raise checks.wrong(f"{where}.instructions", "is given beside a time, or off an emulation", "null there")
     if latency is not None and not latency["p50_ms"] <= latency["p90_ms"] <= latency["p99_ms"]:
         raise checks.wrong(f"{where}.latency", "has percentiles out of order", "p50_ms <= p90_ms <= p99_ms")
 
@@ -171,6 +173,16 @@ _LATENCY = checks.closed(
         "speedup_ci95": checks.or_null(checks.interval(0, math.inf)),
     }
 )
+# Instructions of one inference on an emulated processor, where there are no times; ratio_to_fp32 as speedup_vs_fp32.
+_INSTRUCTIONS = checks.closed(
+    {
+        "device": checks.text,
+        "threads": checks.count,
+        "instructions_per_inference": checks.count,
+        "samples": checks.list_of(checks.count, at_least=1),
+        "ratio_to_fp32": checks.or_null(_POSITIVE),
+    }
+)
 # One output of an artifact beside the reference's; sqnr_db null: equal bit for bit; neighbours are for embeddings.
 _CLOSENESS = checks.closed(
     {
@@ -242,6 +254,7 @@ _ARTIFACT = checks.closed(
         "manifest": checks.or_null(checks.text),
         "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
         "ran_on": checks.or_null(_RAN_ON),
+        "instructions": checks.or_null(_INSTRUCTIONS),  # null: not emulated, or not counted
     },
 )
 _PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}

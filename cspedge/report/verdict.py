@@ -30,7 +30,7 @@ from typing import Any
 
 from cspedge.errors import UsageError
 from cspedge.report.schema import artifact_label
-from cspedge.report.words import cosine, megabytes, milliseconds, percent, points, shorten, times
+from cspedge.report.words import cosine, instructions, megabytes, milliseconds, percent, points, shorten, times
 from cspedge.types import Evidence, Precision, Status, Verdict
 
 DEFAULT_BUDGET: Mapping[str, float | None] = {
@@ -85,6 +85,7 @@ def judge(artifact: Mapping[str, Any], budget: Mapping[str, float | None]) -> tu
         *_int8_share(artifact, limits),
         *_size_and_time(artifact, limits),
         *_speed(artifact),
+        *_instructions(artifact),
         *_evidence(artifact),
     ]
     # Stable: rules keep their order, so that slowness comes first only where it is the one caution (`_slow_only`).
@@ -213,6 +214,15 @@ def _speed(artifact: Mapping[str, Any]) -> list[Finding]:
     if low > 1:
         return [(Verdict.SHIP, f"{times(low)} to {times(high)} times as fast as the same runtime's fp32 here.")]
     return [(Verdict.SHIP, f"As fast as the same runtime's fp32 here, within noise ({times(low)} to {times(high)}).")]
+
+
+def _instructions(artifact: Mapping[str, Any]) -> list[Finding]:
+    found = artifact.get("instructions")
+    if found is None:
+        return []
+    beside = "" if found["ratio_to_fp32"] is None else f", {times(found['ratio_to_fp32'])} of fp32's"
+    each = instructions(found["instructions_per_inference"])
+    return [(Verdict.SHIP, f"{each} instructions an inference{beside}, emulated; no time.")]
 
 
 def _size_and_time(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Finding]:
