@@ -46,7 +46,7 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     target is a row in the results instead.
     """
     device = options.device if upto >= Upto.EVALUATE else None
-    with opened(device, options.workspace, timing=upto >= Upto.BENCH) as lab:
+    with opened(device, options.workspace) as lab:
         return _execute(options, upto, ui or Silent(), lab)
 
 
@@ -116,7 +116,9 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
         if options.robustness and labels is not None:
             conditions = robustness.conditions(options, listed, labels, loaded, ledger)
             results = [steps.robustness(r, conditions, loaded, options, ledger, lab) for r in results]
-        if upto >= Upto.BENCH:
+        if upto >= Upto.BENCH and lab is not None and not lab.device.timed:
+            results = steps.count(results, validation, loaded, options, ledger, lab)
+        elif upto >= Upto.BENCH:
             results = steps.bench(results, validation, loaded, options, ledger, lab)
         outlying: tuple[str, ...] = ()
         if quantized is not None and calibration is not None:

@@ -299,3 +299,45 @@ def _say_noise(found: Mapping[str, Latency | str], ledger: Ledger) -> None:
         if isinstance(latency, Latency) and latency.noise is not None and latency.noise.sentence is not None:
             ledger.ui.note(latency.noise.sentence)
             return
+
+
+def count(
+    results: list[ArtifactResult],
+    validation: Validation,
+    loaded: Loaded,
+    options: RunOptions,
+    ledger: Ledger,
+    lab: Lab,
+) -> list[ArtifactResult]:
+    """Counts the instructions of an inference on an emulated processor, whose times would say nothing."""
+    from cspedge.devices import instructions
+    from cspedge.devices.qemu import QemuAarch64
+
+    device, image = lab.device, validation.images.images[:1]
+    assert isinstance(device, QemuAarch64)
+
+    def step(row: ArtifactResult) -> ArtifactResult:
+        artifact = row.artifact
+        assert artifact is not None
+        task = f"count {artifact.label}"
+
+        def build(folder: Path) -> Mapping[str, object]:
+            session = lab.session(artifact, image.shape[1:], loaded.info.outputs, options.threads, ledger)
+            return stages.write_counts(instructions.sample(session, device, image, ledger.ui.progress(task)), folder)
+
+        inputs = {
+            "artifact": artifact.sha256,
+            "image": validation.images.digests[0],
+            "preprocessed": validation.stored.digest,
+            "threads": options.threads,
+            "plugin": instructions.plugin_sha256(),
+            "repeats": instructions.REPEATS,
+            "device": lab.key(artifact, ledger),
+        }
+        samples = stages.read_counts(ledger.stage(task, "instructions", inputs, build))
+        where = f"{device.facts.cpu} ({device.uri})"
+        return replace(row, instructions=instructions.summarise(samples, where, options.threads))
+
+    return instructions.with_ratios(
+        [_guarded(r, step, options, ledger) if r.evaluation is not None else r for r in results]
+    )

@@ -286,6 +286,21 @@ class Latency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Instructions:
+    """Instructions that one image's inference executes on an emulated processor: a coarse cost model, and no time.
+
+    instructions_per_inference: the median of `samples`; ratio_to_fp32: to the float artifact of the same target, None
+    for that one itself or without it.
+    """
+
+    device: str
+    threads: int
+    instructions_per_inference: int
+    samples: tuple[int, ...]
+    ratio_to_fp32: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Audit:
     """What really runs in int8, as the saved artifact (or its runtime) says."""
 
@@ -384,6 +399,7 @@ class ArtifactResult:
     artifact: Artifact | None = None
     evaluation: Evaluation | None = None
     latency: Latency | None = None
+    instructions: Instructions | None = None
     manifest: str | None = None
     kept: Kept | None = None
     robustness: tuple[Corrupted, ...] = ()

@@ -211,6 +211,7 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "outputs": [] if evaluation is None else [asdict(row) for row in evaluation.outputs],
         "pt2e": {"sqnr_db": artifact.check_sqnr_db, "max_abs_diff": artifact.check_max_abs} if artifact else None,
         "latency": _plain(asdict(result.latency)) if result.latency else None,
+        "instructions": _plain(asdict(result.instructions)) if result.instructions else None,
         "audit": _audit(result),
         "lower_s": artifact.lower_s if artifact else None,
         "kept": _plain(asdict(result.kept)) if result.kept else None,

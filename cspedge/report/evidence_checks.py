@@ -28,6 +28,16 @@ RAN_ON = checks.closed(
         "delegates": checks.list_of(checks.name),
     }
 )
+# Instructions of one inference on an emulated processor, where there are no times; ratio_to_fp32 as speedup_vs_fp32.
+INSTRUCTIONS = checks.closed(
+    {
+        "device": checks.text,
+        "threads": checks.count,
+        "instructions_per_inference": checks.count,
+        "samples": checks.list_of(checks.count, at_least=1),
+        "ratio_to_fp32": checks.or_null(checks.number(0)),
+    }
+)
 # Validation images under mild corruptions: their parameters, and what fp32 itself loses against the clean images.
 CORRUPTIONS = checks.closed(
     {

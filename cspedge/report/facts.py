@@ -71,6 +71,7 @@ def more(artifact: Mapping[str, Any]) -> list[Fact]:
         ("Manifest", artifact.get("manifest")),
         *_figures(artifact),
         *_timing(artifact["latency"]),
+        ("Instructions, emulated; no time", _instructions(artifact.get("instructions"))),
     ]
     audit = artifact["audit"]
     if audit is not None:
@@ -101,6 +102,14 @@ def _figures(artifact: Mapping[str, Any]) -> list[Fact]:
         said = f"{words.decibels(pt2e['sqnr_db'])} dB, largest difference {words.brief(pt2e['max_abs_diff'])}"
         facts.append(("Against PT2E", "equal bit for bit" if pt2e["sqnr_db"] is None else said))
     return facts
+
+
+def _instructions(found: Mapping[str, Any] | None) -> str | None:
+    if found is None:
+        return None
+    least, most = min(found["samples"]), max(found["samples"])
+    spread = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{spread} an inference ({len(found['samples'])} counts) on {found['device']}, threads: {found['threads']}"
 
 
 def _timing(latency: Mapping[str, Any] | None) -> list[Fact]:

@@ -92,6 +92,7 @@ def _environment() -> Environment:
         points=words.points,
         size=words.megabytes,
         ms=words.milliseconds,
+        instructions=words.instructions,
         duration=words.seconds,
         times=words.times,
         label=artifact_label,

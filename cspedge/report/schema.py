@@ -74,7 +74,7 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
     """What one field of an artifact demands of another."""
     ok, not_run = artifact["status"] == Status.OK, artifact["evidence"] == Evidence.NOT_RUN
     if not ok:
-        for key in ("accuracy", "paired", "outputs", "latency", "audit"):
+        for key in ("accuracy", "paired", "outputs", "latency", "instructions", "audit"):
             if artifact.get(key):
                 raise checks.wrong(f"{where}.{key}", f"is given though status is {artifact['status']!r}", "nothing")
         if not artifact["reason"]:
@@ -96,6 +96,8 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
             f"{where}.outputs", f"does not fit evidence {artifact['evidence']!r}", "empty exactly for 'not-run'"
         )
     latency = artifact["latency"]
+    if artifact.get("instructions") is not None and (latency is not None or artifact["evidence"] != Evidence.EMULATED):
+        raise checks.wrong(f"{where}.instructions", "is given beside a time, or off an emulation", "null there")
     if latency is not None and not latency["p50_ms"] <= latency["p90_ms"] <= latency["p99_ms"]:
         raise checks.wrong(f"{where}.latency", "has percentiles out of order", "p50_ms <= p90_ms <= p99_ms")
 
@@ -216,6 +218,7 @@ _ARTIFACT = checks.closed(
         "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
         "ran_on": checks.or_null(evidence_checks.RAN_ON),
         "robustness": evidence_checks.CORRUPTED,  # empty: not asked for, or a float artifact
+        "instructions": checks.or_null(evidence_checks.INSTRUCTIONS),  # null: not emulated, or not counted
     },
 )
 _PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}
