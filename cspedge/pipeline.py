@@ -46,7 +46,11 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     target is a row in the results instead.
     """
     device = options.device if upto >= Upto.EVALUATE else None
+    if options.sweep and upto >= Upto.BENCH and device is None and options.protocol != "fresh-process":
+        raise UsageError("--sweep needs a process for each number of threads; use `cspedge bench`, or --device")
     with opened(device, options.workspace) as lab:
+        if options.sweep and upto >= Upto.BENCH and lab is not None and not lab.device.timed:
+            raise UsageError(f"--sweep takes times, and device {device!r} is emulated: it counts instructions alone")
         return _execute(options, upto, ui or Silent(), lab)
 
 

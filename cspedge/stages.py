@@ -228,8 +228,11 @@ def bench_inputs(
     host: Mapping[str, Any],
     sdk: Mapping[str, str],
     device: Mapping[str, Any] | None = None,
+    *,
+    protocol: str,
+    sweep: Sequence[int],
 ) -> dict[str, Any]:
-    """device: another place than this process."""
+    """device: another place than this host; sweep: other numbers of threads."""
     return {
         "artifacts": dict(artifacts),
         "image": image,
@@ -237,6 +240,8 @@ def bench_inputs(
         "rounds": rounds,
         "per_round": per_round,
         "seed": seed,
+        "protocol": str(protocol),
+        "sweep": list(sweep),
         "host": dict(host),
         "tools": dict(sdk),
         **_device(device),

@@ -17,6 +17,7 @@ from cspedge.cli.console import (
     report_table,
     robustness_table,
     stdout_console,
+    sweep_table,
 )
 from cspedge.errors import CspedgeError
 from cspedge.options import Upto
@@ -75,9 +76,9 @@ def _execute(given: dict[str, Any], upto: Upto, *, config: str | None, continues
     elif outcome.report is not None:
         console = stdout_console()
         console.print(report_table(outcome.report))
-        robust = robustness_table(outcome.report)
-        if robust is not None:
-            console.print(robust)
+        for table in (sweep_table(outcome.report), robustness_table(outcome.report)):
+            if table is not None:
+                console.print(table)
         _print_verdict(outcome.report, console)
         console.print(f"written to {options.out}: {', '.join(outcome.files)}", soft_wrap=True)
     return outcome
@@ -98,8 +99,11 @@ def _print_verdict(report: dict[str, Any], console: Any) -> None:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
 
 
-def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> None:
-    """A command that ends in the report: `run`, `validate`, `bench` and `report` take the same options."""
+def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool, protocol: str | None = None) -> None:
+    """A command that ends in the report: `run`, `validate`, `bench` and `report` take the same options.
+
+    protocol: how it takes times; None: as the last command in the workspace did.
+    """
 
     def command(
         model: opt.Model = None,
@@ -120,13 +124,15 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
         allow_overlap: opt.AllowOverlap = False,
         max_unreadable: opt.MaxUnreadable = None,
         threads: opt.Threads = None,
+        sweep: opt.Sweep = None,
         seed: opt.Seed = None,
         no_thumbnails: opt.NoThumbnails = False,
         robustness: opt.Robustness = None,
         device: opt.Device = None,
         json: opt.Json = False,
     ) -> int:
-        outcome = _execute(_given(locals()), upto, config=config, continues=continues, as_json=json)
+        given = _given(locals()) | {"protocol": protocol}
+        outcome = _execute(given, upto, config=config, continues=continues, as_json=json)
         return outcome.exit_code
 
     app.command(name, help=summary)(command)
@@ -137,6 +143,7 @@ _register_whole(
     Upto.BENCH,
     "The whole way: calibrate, quantize, lower to every target, validate, bench, report.",
     continues=False,
+    protocol="in-process",
 )
 
 
@@ -233,7 +240,11 @@ _register_whole(
     continues=True,
 )
 _register_whole(
-    "bench", Upto.BENCH, "Measure the latency of every artifact, interleaved, here or on --device.", continues=True
+    "bench",
+    Upto.BENCH,
+    "Measure the latency of every artifact, interleaved, in fresh processes here or on --device.",
+    continues=True,
+    protocol="fresh-process",
 )
 _register_whole("report", Upto.BENCH, "Write report.json and report.html, running what is missing.", continues=True)
 

@@ -156,6 +156,26 @@ def _cost(row: dict[str, Any]) -> str:
     return "" if row["latency"] is None else f"{row['latency']['p50_ms']:.2f}"
 
 
+def sweep_table(report: dict[str, Any]) -> Any | None:
+    """Median milliseconds by number of threads; None where no sweep was asked for."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    timed = [(row, row["latency"]) for row in report["artifacts"] if row["latency"] and row["latency"].get("sweep")]
+    if not timed:
+        return None
+    medians = [{p["threads"]: p["p50_ms"] for p in (latency, *latency["sweep"])} for _, latency in timed]
+    counts = sorted({count for found in medians for count in found})
+    table = Table(title="p50 ms by threads", title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("artifact", no_wrap=True)
+    for count in counts:
+        table.add_column(str(count), justify="right", no_wrap=True)
+    for (row, _), found in zip(timed, medians, strict=True):
+        cells = [f"{found[count]:.2f}" if count in found else "" for count in counts]
+        table.add_row(escape(f"{row['target']}/{row['precision']}"), *cells)
+    return table
+
+
 _CLOSENESS = {
     "logits": ("top-1", "drop", "95 %", "agrees", "SQNR"),
     "features": ("SQNR", "cosine", "least", "worst level"),
