@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge import api, inputs, mixing, publish, steps
 from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
+from cspedge.devices import apple, taken
+from cspedge.devices import results as returned
 from cspedge.devices.lab import Lab, opened
 from cspedge.digest import sha256_json
 from cspedge.errors import UsageError
@@ -19,6 +22,7 @@ from cspedge.store import Store
 from cspedge.types import ArtifactResult, Head, Precision, Status
 
 if TYPE_CHECKING:
+    from cspedge.devices.uri import DeviceUri
     from cspedge.models.reference import ReferenceInfo
     from cspedge.quantize.explain import Explanation
 
@@ -37,6 +41,7 @@ class Outcome:
     exit_code: int = 0
     files: tuple[str, ...] = ()
     explanations: Mapping[str, Explanation] = field(default_factory=dict)
+    emitted: Path | None = None  # the folder of --emit; the run ended there
 
 
 def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) -> Outcome:
@@ -45,13 +50,22 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     Raises UsageError, InputError, WorkspaceError, DeviceError where `options.device` cannot be opened; what befalls one
     target is a row in the results instead.
     """
-    device = options.device if upto >= Upto.EVALUATE else None
-    with opened(device, options.workspace, timing=upto >= Upto.BENCH) as lab:
-        return _execute(options, upto, ui or Silent(), lab)
-
-
-def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcome:
     chosen = _targets(options)
+    away = apple.asked(options, upto, [target for target, _ in chosen])
+    device = options.device if upto >= Upto.EVALUATE and away is None else None
+    with opened(device, options.workspace, timing=upto >= Upto.BENCH) as lab:
+        return _execute(options, upto, ui or Silent(), chosen, lab, away)
+
+
+def _execute(
+    options: RunOptions,
+    upto: Upto,
+    ui: Ui,
+    chosen: list[tuple[Target, tuple[Precision, ...]]],
+    lab: Lab | None,
+    away: DeviceUri | None,
+) -> Outcome:
+    added = [returned.read(Path(path)) for path in options.add]
     recipe = load_recipe(options.recipe)
     if options.model is None and options.weights is not None:
         raise UsageError("--weights needs MODEL, the name of the architecture the weights belong to")
@@ -108,18 +122,28 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
             ]
         results = [publish.artifact(r, loaded.info, quantized, calibration, options.out, files) for r in results]
     report = None
+    validation = None
     if listed is not None:
         validation = inputs.validation_images(options, listed, labels, loaded, ledger)
+    if validation is not None and away is not None and options.emit is not None:
+        apple.write(away, options.emit, results, validation, loaded.info, options, upto)
+    elif validation is not None:
+        if away is not None:
+            added.append(apple.run(away, results, validation, loaded.info, options, upto))
         results = [steps.evaluate(r, validation, loaded, options, ledger, lab) for r in results]
-        if upto >= Upto.BENCH:
+        if upto >= Upto.BENCH and away is None:
             results = steps.bench(results, validation, loaded, options, ledger, lab)
+        said: list[str] = []
+        for one in added:
+            results, notes = taken.take_in(one, results, validation, loaded.info, options.seed)
+            said += notes
         outlying: tuple[str, ...] = ()
         if quantized is not None and calibration is not None:
             outlying = publish.outlier_notes(publish.outliers(quantized, calibration))
         report = _report(options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, ledger)
         for sentence in budget_notes(report, options.budget):
             ui.note(sentence)
-        report["notes"] += budget_notes(report, options.budget)
+        report["notes"] += [*budget_notes(report, options.budget), *said]
         files += publish.report(report, options.out)
     if any(not row.cached for row in ledger.rows):
         ledger.store.ref(ledger.name, ledger.keys)
@@ -132,6 +156,7 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
         exit_code=exit_code(results, report, options.budget),
         files=tuple(files),
         explanations=explanations,
+        emitted=None if away is None else options.emit,
     )
 
 

@@ -103,6 +103,11 @@ def _figures(artifact: Mapping[str, Any]) -> list[Fact]:
     return facts
 
 
+def _threads(count: int) -> str:
+    """0: the runtime takes no number of threads."""
+    return f"{count} thread{'s' * (count != 1)}" if count else "threads as the runtime chooses"
+
+
 def _timing(latency: Mapping[str, Any] | None) -> list[Fact]:
     if latency is None:
         return []
@@ -110,6 +115,6 @@ def _timing(latency: Mapping[str, Any] | None) -> list[Fact]:
         ("Mean", f"{words.milliseconds(latency['mean_ms'])} ms over {len(latency['samples_ms'])} samples"),
         ("Load", f"{words.milliseconds(latency['load_ms'])} ms"),
         ("Peak memory", latency["peak_rss_mb"] and f"{latency['peak_rss_mb']:.0f} MB"),
-        ("Device", f"{latency['device']}, {latency['threads']} thread{'s' * (latency['threads'] != 1)}"),
+        ("Device", f"{latency['device']}, {_threads(latency['threads'])}"),
         ("Instruction sets", latency["isa"]),
     ]

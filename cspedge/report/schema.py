@@ -211,7 +211,21 @@ _RAN_ON = checks.closed(
         "os": checks.text,
         "runtime": checks.name,
         "delegates": checks.list_of(checks.name),
-    }
+    },
+    {
+        "apple": checks.or_null(  # Core ML on a device: what it may run on there, and the device's state
+            checks.closed(
+                {
+                    "units": checks.name,
+                    "low_power_mode": checks.flag,
+                    "thermal_before": checks.name,
+                    "thermal_after": checks.name,
+                    "compile_ms": _POSITIVE,
+                    "operations": checks.map_of(checks.count),
+                }
+            )
+        )
+    },
 )
 _ARTIFACT = checks.closed(
     {
