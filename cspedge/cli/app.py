@@ -23,6 +23,8 @@ from cspedge.errors import CspedgeError
 from cspedge.options import Upto
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cspedge.pipeline import Outcome
 
 app = typer.Typer(
@@ -71,6 +73,8 @@ def _execute(given: dict[str, Any], upto: Upto, *, config: str | None, continues
     with quiet_stdout(), ui:
         outcome = execute(options, upto, ui)
     opt.remember(options)
+    if outcome.emitted is not None:
+        _print_emitted(outcome.emitted, as_json)
     if as_json and outcome.report is not None:
         print_json(outcome.report)
     elif outcome.report is not None:
@@ -82,6 +86,13 @@ def _execute(given: dict[str, Any], upto: Upto, *, config: str | None, continues
         _print_verdict(outcome.report, console)
         console.print(f"written to {options.out}: {', '.join(outcome.files)}", soft_wrap=True)
     return outcome
+
+
+def _print_emitted(folder: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({"emitted": str(folder)})
+    else:
+        print(f"written to {folder}: its README.md says how to run it; then: cspedge report --add results/results.json")
 
 
 def _print_verdict(report: dict[str, Any], console: Any) -> None:
@@ -129,6 +140,9 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool, pro
         no_thumbnails: opt.NoThumbnails = False,
         robustness: opt.Robustness = None,
         device: opt.Device = None,
+        emit: opt.Emit = None,
+        emit_images: opt.EmitImages = None,
+        add: opt.Add = None,
         json: opt.Json = False,
     ) -> int:
         given = _given(locals()) | {"protocol": protocol}

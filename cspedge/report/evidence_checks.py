@@ -26,7 +26,21 @@ RAN_ON = checks.closed(
         "os": checks.text,
         "runtime": checks.name,
         "delegates": checks.list_of(checks.name),
-    }
+    },
+    {
+        "apple": checks.or_null(  # Core ML on a device: what it may run on there, and the device's state
+            checks.closed(
+                {
+                    "units": checks.name,
+                    "low_power_mode": checks.flag,
+                    "thermal_before": checks.name,
+                    "thermal_after": checks.name,
+                    "compile_ms": checks.number(0),
+                    "operations": checks.map_of(checks.count),
+                }
+            )
+        )
+    },
 )
 # Instructions of one inference on an emulated processor, where there are no times; ratio_to_fp32 as speedup_vs_fp32.
 INSTRUCTIONS = checks.closed(
