@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cspedge.errors import UsageError
-from cspedge.report import checks
+from cspedge.report import checks, single_images
 from cspedge.types import Evidence, Head, Precision, Status, Verdict
 
 SCHEMA = 1
@@ -58,6 +58,7 @@ def validate(report: Any) -> None:
         if labels.index(labels[index]) != index:
             raise checks.wrong(where, f"repeats {labels[index]!r}", "one artifact per target and precision")
         _artifact_rules(artifact, where)
+    single_images.check_counts(report)
     names = [output["name"] for output in report["model"]["outputs"]]
     for index, artifact in enumerate(report["artifacts"]):
         found = [row["name"] for row in artifact["outputs"]]
@@ -242,32 +243,10 @@ _ARTIFACT = checks.closed(
         "manifest": checks.or_null(checks.text),
         "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
         "ran_on": checks.or_null(_RAN_ON),
+        "images": checks.or_null(single_images.IMAGES),  # absent or null as paired
     },
 )
 _PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}
-# Images that an artifact answers otherwise than fp32, the first of them with what they show, where that may go along.
-_FLIPS = checks.closed(
-    {
-        "total": checks.count,
-        "lost": checks.count,
-        "images": checks.list_of(
-            checks.closed(
-                {
-                    "name": checks.text,
-                    "sha256": checks.sha256,
-                    "label": checks.count,
-                    "answer": checks.count,
-                    "margin": checks.number(),
-                    "artifacts": checks.list_of(
-                        checks.closed({"artifact": checks.name, "answer": checks.count, "margin": checks.number()}),
-                        at_least=1,
-                    ),
-                    "thumbnail": checks.or_null(checks.jpeg),
-                }
-            )
-        ),
-    }
-)
 _REPORT = checks.closed(
     {
         "schema": checks.constant(SCHEMA),
@@ -302,7 +281,8 @@ _REPORT = checks.closed(
                 "macro_top1": checks.or_null(_FRACTION),
                 "n": checks.count,
                 "trained_on": checks.or_null(checks.opened({})),
-            }
+            },
+            {"right": checks.or_null(single_images.bits)},  # absent or null as the artifacts' images
         ),
         # null: nothing was calibrated (float artifacts only), nothing was validated
         "calibration": checks.or_null(
@@ -345,5 +325,5 @@ _REPORT = checks.closed(
         "stages": checks.list_of(checks.closed({"name": checks.name, "seconds": _POSITIVE, "cached": checks.flag})),
         "notes": checks.list_of(checks.text),
     },
-    {"flips": checks.or_null(_FLIPS)},  # null: the head gives no logits
+    {"flips": checks.or_null(single_images.FLIPS)},  # null: the head gives no logits
 )
