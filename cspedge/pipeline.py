@@ -218,10 +218,12 @@ def exit_code(results: list[ArtifactResult], report: dict[str, Any] | None, budg
 
 def budget_notes(report: Mapping[str, Any], budget: Budget | None) -> list[str]:
     """One sentence per artifact outside a given budget."""
+    from cspedge.report.words import OVER_BUDGET
+
     if budget is None:
         return []
     missed = [(row, budget.misses(row)) for row in report["artifacts"] if row["status"] == Status.OK]
-    return [f"{row['target']}/{row['precision']} is over the budget: {'; '.join(m)}." for row, m in missed if m]
+    return [f"{row['target']}/{row['precision']} {OVER_BUDGET}: {'; '.join(m)}." for row, m in missed if m]
 
 
 def _run_name(name: str) -> str:

@@ -63,21 +63,24 @@ def call(command: Callable[..., Any], args: list[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _execute(given: dict[str, Any], upto: Upto, *, config: str | None, continues: bool, as_json: bool) -> Outcome:
-    from cspedge.pipeline import execute
+def execute(
+    given: dict[str, Any], upto: Upto, *, config: str | None, continues: bool, as_json: bool, quiet: bool = False
+) -> Outcome:
+    """Runs the stages up to `upto` and prints what came of it; quiet: something else goes to stdout."""
+    from cspedge.pipeline import execute as run_stages
 
     options, message = opt.build(given, config=config, continues=continues)
     ui = ConsoleUi()
     if message:
         ui.note(message)
     with quiet_stdout(), ui:
-        outcome = execute(options, upto, ui)
+        outcome = run_stages(options, upto, ui)
     opt.remember(options)
     if outcome.emitted is not None:
         _print_emitted(outcome.emitted, as_json)
     if as_json and outcome.report is not None:
         print_json(outcome.report)
-    elif outcome.report is not None:
+    elif outcome.report is not None and not quiet:
         console = stdout_console()
         console.print(report_table(outcome.report))
         for table in (sweep_table(outcome.report), robustness_table(outcome.report)):
@@ -111,7 +114,7 @@ def _print_verdict(report: dict[str, Any], console: Any) -> None:
 
 
 def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool, protocol: str | None = None) -> None:
-    """A command that ends in the report: `run`, `validate`, `bench` and `report` take the same options.
+    """A command that ends in the report: `run`, `validate` and `bench` take the same options.
 
     protocol: how it takes times; None: as the last command in the workspace did.
     """
@@ -146,7 +149,7 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool, pro
         json: opt.Json = False,
     ) -> int:
         given = _given(locals()) | {"protocol": protocol}
-        outcome = _execute(given, upto, config=config, continues=continues, as_json=json)
+        outcome = execute(given, upto, config=config, continues=continues, as_json=json)
         return outcome.exit_code
 
     app.command(name, help=summary)(command)
@@ -184,7 +187,7 @@ def quantize(
     json: opt.Json = False,
 ) -> int:
     """Calibrate once and write encodings.json; with --explain, say what each tensor does to each target's answers."""
-    outcome = _execute(_given(locals()), Upto.QUANTIZE, config=config, continues=False, as_json=json)
+    outcome = execute(_given(locals()), Upto.QUANTIZE, config=config, continues=False, as_json=json)
     from cspedge.publish import outlier_notes
 
     assert outcome.quantized is not None
@@ -226,7 +229,7 @@ def export(
     json: opt.Json = False,
 ) -> int:
     """Lower to one or more targets; each artifact is loaded from its file, run and compared."""
-    outcome = _execute(_given(locals()), Upto.LOWER, config=config, continues=True, as_json=json)
+    outcome = execute(_given(locals()), Upto.LOWER, config=config, continues=True, as_json=json)
     rows = [
         {
             "target": r.target,
@@ -260,7 +263,6 @@ _register_whole(
     continues=True,
     protocol="fresh-process",
 )
-_register_whole("report", Upto.BENCH, "Write report.json and report.html, running what is missing.", continues=True)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -269,8 +271,9 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 def _register() -> None:
     """The commands that tell rather than make, in modules of their own."""
-    from cspedge.cli import bundlecmd, inform, storecmd, traincmd
+    from cspedge.cli import bundlecmd, inform, reportcmd, storecmd, traincmd
 
+    reportcmd.register(app)
     inform.register(app)
     traincmd.register(app)
     bundlecmd.register(app)
