@@ -180,6 +180,7 @@ class RunConfig:
     sweep: tuple[int, ...] = ()
     seed: int | None = None
     no_thumbnails: bool | None = None
+    robustness: int | None = None
     device: str | None = None
     budget: Budget | None = None
 

@@ -64,7 +64,11 @@ class RunOptions:
     budget: Budget | None = None
     explain: bool = False
     no_thumbnails: bool = False
+    robustness: int = 0  # validation images that int8 artifacts are compared on under mild corruptions, too
     device: str | None = None  # where artifacts are validated and timed; None: in this process
+    emit: Path | None = None  # a folder to write, to run on an Apple device by hand
+    emit_images: int | None = None  # how many validation images go along; None: all
+    add: tuple[str, ...] = ()  # results.json of devices that ran by hand
 
 
 class Ui(Protocol):

@@ -57,12 +57,34 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the
 NoThumbnails = Annotated[
     bool, typer.Option("--no-thumbnails", help="The report names the images that flip and shows none of them.")
 ]
+Robustness = Annotated[
+    int | None,
+    typer.Option(
+        help="Also compare int8 with fp32 on N images under mild blur, JPEG, other light. [default: none]",
+        metavar="N",
+        min=1,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="Where to run: local-process://, ssh://user@host[:port], qemu-aarch64://CPU. [default: in this process]",
+        help="Where to run: local-process://, ssh://user@host[:port], adb://[SERIAL], qemu-aarch64://CPU, mac://, "
+        "ios://UDID. "
+        "[default: in this process]",
         metavar="URI",
     ),
+]
+Emit = Annotated[
+    str | None,
+    typer.Option(help="With mac:// or ios://UDID: write a folder to run there by hand, and stop.", metavar="DIR"),
+]
+EmitImages = Annotated[
+    int | None,
+    typer.Option(help="How many validation images --emit writes, evenly drawn. [default: all]", min=1),
+]
+Add = Annotated[
+    list[str] | None,
+    typer.Option("--add", help="Take in the results.json of a folder from --emit; repeatable.", metavar="FILE"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
 
@@ -121,10 +143,11 @@ def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tupl
     if protocol is not None:
         merged["protocol"] = _protocol(protocol)
     out = Path(merged.pop("out", "cspedge-out"))
-    explain = bool(given.get("explain"))
-    options = RunOptions(
-        workspace=workspace, out=out, targets=targets, precisions=precisions, explain=explain, **merged
-    )
+    merged["explain"] = bool(given.get("explain"))
+    if given.get("emit"):
+        merged["emit"] = Path(given["emit"])
+    merged |= {"emit_images": given.get("emit_images"), "add": tuple(given.get("add") or ())}
+    options = RunOptions(workspace=workspace, out=out, targets=targets, precisions=precisions, **merged)
     assert all(isinstance(p, Precision) for p in options.precisions)
     return options, message
 

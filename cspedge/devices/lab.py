@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ from cspedge.config import load_target
 from cspedge.devices import pinning, rounds, runner, uri
 from cspedge.devices.local import LocalProcess
 from cspedge.devices.session import DeviceSession, Runner
-from cspedge.digest import sha256_json
-from cspedge.errors import TargetError, UsageError
+from cspedge.digest import sha256_file, sha256_json
+from cspedge.errors import TargetError
 from cspedge.types import Artifact, Latency, Output, RanOn
 
 if TYPE_CHECKING:
@@ -27,24 +28,20 @@ if TYPE_CHECKING:
     from cspedge.devices.rounds import Burst
     from cspedge.inputs import Ledger
     from cspedge.options import RunOptions
+    from cspedge.store import StoredObject
 
 
 @contextmanager
-def opened(text: str | None, workspace: Path, *, timing: bool) -> Iterator[Lab | None]:
+def opened(text: str | None, workspace: Path) -> Iterator[Lab | None]:
     """The device of `--device`, None where none was asked for. Raises UsageError or DeviceError, before any work.
 
-    workspace: a device keeps the files of one apart from another's; timing: whether times will be taken.
+    workspace: a device keeps the files of one apart from another's.
     """
     if text is None:
         yield None
         return
     device = _device(uri.parse(text), workspace)
     try:
-        if timing and not device.timed:
-            raise UsageError(
-                f"device {text!r} is emulated, and its times say nothing about the processor; "
-                "use it with `cspedge validate`"
-            )
         with tempfile.TemporaryDirectory(prefix="cspedge-lab-") as work:
             yield Lab(device, Path(work))
     finally:
@@ -60,6 +57,10 @@ def _device(found: uri.DeviceUri, workspace: Path) -> Device:
         from cspedge.devices.qemu import QemuAarch64
 
         return QemuAarch64(found)
+    if found.scheme == uri.ADB:
+        from cspedge.devices.adb import Adb
+
+        return Adb(found, f"cspedge-{sha256_json([platform.node(), str(workspace.absolute())])[:16]}")
     return LocalProcess(found.text)
 
 
@@ -83,6 +84,8 @@ class Lab:
             return {}
 
         stored = ledger.stage(f"runner {backend} {machine}", "runner", inputs, build)
+        if not self.device.glibc:
+            stored = _with_libc(stored, backend, machine, ledger)
         self._runners[backend] = Runner(folder=stored.path, files=stored.files)
         return self._runners[backend]
 
@@ -141,7 +144,7 @@ class Lab:
             session = self.session(artifact, image.shape[1:], outputs, threads, ledger)
             return lambda count: session.burst(image, warmup=0, rounds=count)
 
-        return rounds.bench(
+        found = rounds.bench(
             artifacts,
             opener,
             rounds.Plan(threads=options.threads, rounds=options.rounds, per_round=options.per_round, seed=options.seed),
@@ -152,3 +155,26 @@ class Lab:
             ),
             ledger.ui.progress("bench"),
         )
+        return self._with_conditions(found)
+
+    def _with_conditions(self, found: Mapping[str, Latency | str]) -> dict[str, Latency | str]:
+        climate = self.device.climate
+        if climate is None:
+            return dict(found)
+        return {
+            label: one if isinstance(one, str) else replace(one, conditions=climate.conditions(label))
+            for label, one in found.items()
+        }
+
+
+def _with_libc(stored: StoredObject, backend: str, machine: str, ledger: Ledger) -> StoredObject:
+    """The runner for a device with another C library than the one that it was built with."""
+    libc = runner.libc(machine)
+
+    def build(folder: Path) -> Mapping[str, object]:
+        for name, path in ({name: stored.path / name for name in stored.files} | libc).items():
+            shutil.copyfile(path, folder / name)
+        return {}
+
+    inputs = {"runner": stored.digest, "libc": {name: sha256_file(path) for name, path in libc.items()}}
+    return ledger.stage(f"runner {backend} {machine} with its C library", "runner", inputs, build)

@@ -65,6 +65,19 @@ def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
     return (lower + 0.0, upper)  # + 0.0: no "-0.0" in a report
 
 
+def excess_p(b: int, c: int, n: int, allowed: float) -> float:
+    """One-sided p of Tango's score test that the drop is no more than `allowed`, a fraction in [0, 1), from the counts.
+
+    Small where the observed drop (b - c)/n is above `allowed` by more than chance explains; b, c, n: as in
+    `tango_interval`, whose lower end is above `allowed` exactly where this is below 0.025.
+    """
+    observed = b - c - n * allowed
+    variance = n * (2.0 * _restricted_q(allowed, b, c, n) + allowed * (1.0 - allowed))
+    if variance <= 0.0:  # no image differs and no drop is allowed: nothing speaks against it
+        return 1.0 if observed <= 0.0 else 0.0
+    return math.erfc(observed / math.sqrt(2.0 * variance)) / 2.0
+
+
 def mcnemar_p(b: int, c: int) -> float:
     """Two-sided p of the exact McNemar test (Psychometrika 12, 1947, 153-157) from the two discordant counts.
 

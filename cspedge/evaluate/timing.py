@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import InputError
-from cspedge.types import Latency
+from cspedge.types import Clock, Conditions, Latency
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 class BenchProtocol(StrEnum):
-    """in-process: all artifacts loaded into one process; fresh-process: a new process per artifact and round."""
+    """in-process: all artifacts loaded into one process; fresh-process: a new process per artifact and round;
+    fresh-load: one process, in which every round loads each artifact anew."""
 
     IN_PROCESS = "in-process"
     FRESH_PROCESS = "fresh-process"
+    FRESH_LOAD = "fresh-load"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +190,7 @@ def latency_from(data: Mapping[str, Any]) -> Latency:
     """A Latency from its plain JSON values."""
     values = _tuples(data)
     noise, cold, protocol = data.get("noise"), data.get("cold"), data.get("protocol")
+    conditions = data.get("conditions")
     return Latency(
         **values
         | {
@@ -196,8 +199,13 @@ def latency_from(data: Mapping[str, Any]) -> Latency:
             "cold": None if cold is None else ColdStart(**_tuples(cold)),
             "warmup_ms": tuple(tuple(trace) for trace in data.get("warmup_ms", ())),
             "sweep": tuple(ThreadPoint(**_tuples(point)) for point in data.get("sweep", ())),
+            "conditions": None if conditions is None else _conditions(conditions),
         }
     )
+
+
+def _conditions(data: Mapping[str, Any]) -> Conditions:
+    return Conditions(**{**data, "clocks": tuple(Clock(**clock) for clock in data["clocks"])})
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:

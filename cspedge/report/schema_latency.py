@@ -39,6 +39,33 @@ _FIGURES: dict[str, checks.Check] = {
     "samples_ms": _SAMPLES,
 }
 _SWEEP = checks.closed({**_FIGURES, "cores": _CORES, "p50_ci95": _INTERVAL})
+# A device's clocks and warmth around timed processes (adb://); null: it does not tell.
+_STATUS_LEVEL, _CELSIUS = checks.or_null(checks.count), checks.or_null(checks.number())
+_CONDITIONS = checks.closed(
+    {
+        "clocks": checks.list_of(
+            checks.closed(
+                {
+                    "cores": checks.name,
+                    "governor": checks.name,
+                    "max_mhz": _POSITIVE,
+                    "limit_mhz": _POSITIVE,
+                    "before_mhz": _POSITIVE,
+                    "after_mhz": _POSITIVE,
+                }
+            )
+        ),
+        "status_start": _STATUS_LEVEL,
+        "status_before": _STATUS_LEVEL,
+        "status_after": _STATUS_LEVEL,
+        "celsius_start": _CELSIUS,
+        "celsius_before": _CELSIUS,
+        "celsius_after": _CELSIUS,
+        "cooldown_s": _POSITIVE,
+        "processes": checks.count,
+        "warm_starts": checks.count,
+    }
+)
 LATENCY = checks.closed(
     {
         **_FIGURES,
@@ -60,5 +87,6 @@ LATENCY = checks.closed(
         "noise": checks.or_null(_NOISE),
         "cold": checks.or_null(_COLD),
         "sweep": checks.list_of(_SWEEP),
+        "conditions": checks.or_null(_CONDITIONS),
     },
 )

@@ -10,6 +10,7 @@ Each rule below gives a verdict and a sentence; an artifact's verdict is the wor
 | feature maps and embeddings: mean cosine to fp32's | >= min_cosine (float: min_float_cosine) | below | < low_cosine |
 | agreement with fp32 | >= low_agreement (float: min_float_agreement) | below | |
 | single classes: McNemar corrected for all (q) | none loses with q < 0.05 | one does | |
+| each mild corruption: score test of drop <= M, corrected for all (q) | none loses more with q < 0.05 | one does | |
 | int8 share of multiply-accumulates | >= min_int8_mac_share | below: int8 in name | |
 | int8 against the same runtime's fp32 | not surely slower, or too noisy to say | interval wholly below 1 | |
 | evidence | measured, emulated or the reference executor (said so) | not run | |
@@ -29,8 +30,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cspedge.errors import UsageError
+from cspedge.report import robustness
 from cspedge.report.schema import artifact_label
-from cspedge.report.words import cosine, megabytes, milliseconds, percent, points, shorten, times
+from cspedge.report.words import cosine, instructions, megabytes, milliseconds, percent, points, shorten, times
 from cspedge.types import Evidence, Precision, Status, Verdict
 
 DEFAULT_BUDGET: Mapping[str, float | None] = {
@@ -82,9 +84,11 @@ def judge(artifact: Mapping[str, Any], budget: Mapping[str, float | None]) -> tu
         *_cosine(artifact, limits),
         *_agreement(artifact, limits),
         *_classes(artifact),
+        *robustness.findings(artifact, limits["max_drop"], FALSE_DISCOVERIES),
         *_int8_share(artifact, limits),
         *_size_and_time(artifact, limits),
         *_speed(artifact),
+        *_instructions(artifact),
         *_evidence(artifact),
     ]
     # Stable: rules keep their order, so that slowness comes first only where it is the one caution (`_slow_only`).
@@ -221,6 +225,15 @@ def _compared(latency: Mapping[str, Any]) -> bool:
     """Whether speeds of its bench may be compared; as in old reports where nothing checked."""
     noise = latency.get("noise")
     return noise is None or bool(noise["conclusive"])
+
+
+def _instructions(artifact: Mapping[str, Any]) -> list[Finding]:
+    found = artifact.get("instructions")
+    if found is None:
+        return []
+    beside = "" if found["ratio_to_fp32"] is None else f", {times(found['ratio_to_fp32'])} of fp32's"
+    each = instructions(found["instructions_per_inference"])
+    return [(Verdict.SHIP, f"{each} instructions an inference{beside}, emulated; no time.")]
 
 
 def _size_and_time(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Finding]:
