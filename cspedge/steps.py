@@ -236,10 +236,13 @@ def bench(
     ledger: Ledger,
     lab: Lab | None = None,
 ) -> list[ArtifactResult]:
-    """lab: the device where times are taken, None for this process."""
+    """lab: the device where times are taken, None for this host."""
     from dataclasses import asdict
 
+    from cspedge.devices import fresh, here
     from cspedge.devices.host import describe
+    from cspedge.devices.rounds import Plan
+    from cspedge.evaluate.timing import BenchProtocol
     from cspedge.lowering import require
 
     runnable = [
@@ -250,19 +253,16 @@ def bench(
     if not runnable:
         return results
 
+    protocol = BenchProtocol.FRESH_PROCESS if lab is not None else options.protocol or BenchProtocol.IN_PROCESS
+
     def build(folder: Path) -> Mapping[str, object]:
+        image, bar = validation.images.images[:1], ledger.ui.progress("bench")
         if lab is not None:
-            timed = lab.bench(runnable, validation.images.images[:1], loaded.info.outputs, options, ledger)
-            return stages.write_latencies(timed, folder)
-        found = api.bench(
-            runnable,
-            validation.images,
-            threads=options.threads,
-            rounds=options.rounds,
-            per_round=options.per_round,
-            seed=options.seed,
-            progress=ledger.ui.progress("bench"),
-        )
+            found = lab.bench(runnable, image, loaded.info.outputs, options, ledger)
+        elif protocol is BenchProtocol.FRESH_PROCESS:
+            found = fresh.bench(runnable, image, Plan.of(options), bar)
+        else:
+            found = here.bench(runnable, image, Plan.of(options), bar)
         return stages.write_latencies(found, folder)
 
     versions: dict[str, str] = {}
@@ -278,6 +278,8 @@ def bench(
         {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(describe()).items()},
         versions,
         None if lab is None else {a.label: lab.key(a, ledger) for a in runnable},
+        protocol=protocol,
+        sweep=options.sweep,
     )
     found = stages.read_latencies(ledger.stage("bench", "bench", inputs, build))
     _say_noise(found, ledger)
@@ -299,3 +301,45 @@ def _say_noise(found: Mapping[str, Latency | str], ledger: Ledger) -> None:
         if isinstance(latency, Latency) and latency.noise is not None and latency.noise.sentence is not None:
             ledger.ui.note(latency.noise.sentence)
             return
+
+
+def count(
+    results: list[ArtifactResult],
+    validation: Validation,
+    loaded: Loaded,
+    options: RunOptions,
+    ledger: Ledger,
+    lab: Lab,
+) -> list[ArtifactResult]:
+    """Counts the instructions of an inference on an emulated processor, whose times would say nothing."""
+    from cspedge.devices import instructions
+    from cspedge.devices.qemu import QemuAarch64
+
+    device, image = lab.device, validation.images.images[:1]
+    assert isinstance(device, QemuAarch64)
+
+    def step(row: ArtifactResult) -> ArtifactResult:
+        artifact = row.artifact
+        assert artifact is not None
+        task = f"count {artifact.label}"
+
+        def build(folder: Path) -> Mapping[str, object]:
+            session = lab.session(artifact, image.shape[1:], loaded.info.outputs, options.threads, ledger)
+            return stages.write_counts(instructions.sample(session, device, image, ledger.ui.progress(task)), folder)
+
+        inputs = {
+            "artifact": artifact.sha256,
+            "image": validation.images.digests[0],
+            "preprocessed": validation.stored.digest,
+            "threads": options.threads,
+            "plugin": instructions.plugin_sha256(),
+            "repeats": instructions.REPEATS,
+            "device": lab.key(artifact, ledger),
+        }
+        samples = stages.read_counts(ledger.stage(task, "instructions", inputs, build))
+        where = f"{device.facts.cpu} ({device.uri})"
+        return replace(row, instructions=instructions.summarise(samples, where, options.threads))
+
+    return instructions.with_ratios(
+        [_guarded(r, step, options, ledger) if r.evaluation is not None else r for r in results]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -286,6 +287,21 @@ class Latency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Instructions:
+    """Instructions that one image's inference executes on an emulated processor: a coarse cost model, and no time.
+
+    instructions_per_inference: the median of `samples`; ratio_to_fp32: to the float artifact of the same target, None
+    for that one itself or without it.
+    """
+
+    device: str
+    threads: int
+    instructions_per_inference: int
+    samples: tuple[int, ...]
+    ratio_to_fp32: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Audit:
     """What really runs in int8, as the saved artifact (or its runtime) says."""
 
@@ -326,6 +342,22 @@ class Artifact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AppleState:
+    """How Core ML ran on one of Apple's devices: what it may run on (`units`, its own words) and the device's state.
+
+    compile_ms: of the package, which an app does once; operations: how many Core ML means to run on each kind of
+    processor (MLComputePlan), empty where it does not tell.
+    """
+
+    units: str
+    low_power_mode: bool
+    thermal_before: str
+    thermal_after: str
+    compile_ms: float
+    operations: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RanOn:
     """The device whose answers an evaluation is made of (`--device`), and what computed them there.
 
@@ -339,6 +371,7 @@ class RanOn:
     os: str
     runtime: str
     delegates: tuple[str, ...]
+    apple: AppleState | None = None  # of Core ML on a device alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,6 +417,7 @@ class ArtifactResult:
     artifact: Artifact | None = None
     evaluation: Evaluation | None = None
     latency: Latency | None = None
+    instructions: Instructions | None = None
     manifest: str | None = None
     kept: Kept | None = None
     robustness: tuple[Corrupted, ...] = ()

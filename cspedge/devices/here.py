@@ -34,7 +34,7 @@ def bench(
     from cspedge.evaluate.noise import AGAIN, subject
 
     if plan.sweep:
-        raise UsageError("other numbers of threads need a process each; time them with `cspedge bench`")
+        raise UsageError("a sweep needs a process for each number of threads; time it with `cspedge bench`")
     sessions: dict[str, Session] = {}
     load_ms: dict[str, float] = {}
     for artifact in artifacts:

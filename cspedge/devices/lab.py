@@ -16,7 +16,7 @@ from cspedge.devices import pinning, rounds, runner, uri
 from cspedge.devices.local import LocalProcess
 from cspedge.devices.session import DeviceSession, Runner
 from cspedge.digest import sha256_file, sha256_json
-from cspedge.errors import TargetError, UsageError
+from cspedge.errors import TargetError
 from cspedge.types import Artifact, Latency, Output, RanOn
 
 if TYPE_CHECKING:
@@ -32,21 +32,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened(text: str | None, workspace: Path, *, timing: bool) -> Iterator[Lab | None]:
+def opened(text: str | None, workspace: Path) -> Iterator[Lab | None]:
     """The device of `--device`, None where none was asked for. Raises UsageError or DeviceError, before any work.
 
-    workspace: a device keeps the files of one apart from another's; timing: whether times will be taken.
+    workspace: a device keeps the files of one apart from another's.
     """
     if text is None:
         yield None
         return
     device = _device(uri.parse(text), workspace)
     try:
-        if timing and not device.timed:
-            raise UsageError(
-                f"device {text!r} is emulated, and its times say nothing about the processor; "
-                "use it with `cspedge validate`"
-            )
         with tempfile.TemporaryDirectory(prefix="cspedge-lab-") as work:
             yield Lab(device, Path(work))
     finally:

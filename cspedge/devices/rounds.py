@@ -13,6 +13,7 @@ from cspedge.types import Artifact, Latency, Precision
 if TYPE_CHECKING:
     from cspedge.devices.line import Line
     from cspedge.evaluate.timing import NoiseCheck, Timed
+    from cspedge.options import RunOptions
 
 # Starts one process that loads an artifact, runs it once, and then times so many inferences from the first on.
 Burst = Callable[[int], "Line"]
@@ -28,6 +29,18 @@ class Plan:
     per_round: int
     seed: int
     sweep: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, options: RunOptions) -> Plan:
+        """What a run is asked for; the sweep without the number of threads that all is timed with anyway."""
+        others = tuple(count for count in options.sweep if count != options.threads)
+        return cls(
+            threads=options.threads,
+            rounds=options.rounds,
+            per_round=options.per_round,
+            seed=options.seed,
+            sweep=others,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

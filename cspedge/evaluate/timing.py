@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 class BenchProtocol(StrEnum):
-    """in-process: all artifacts loaded into one process; fresh-process: a new process per artifact and round."""
+    """in-process: all artifacts loaded into one process; fresh-process: a new process per artifact and round;
+    fresh-load: one process, in which every round loads each artifact anew."""
 
     IN_PROCESS = "in-process"
     FRESH_PROCESS = "fresh-process"
+    FRESH_LOAD = "fresh-load"
 
 
 @dataclass(frozen=True, kw_only=True)

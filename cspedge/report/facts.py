@@ -71,6 +71,7 @@ def more(artifact: Mapping[str, Any]) -> list[Fact]:
         ("Manifest", artifact.get("manifest")),
         *_figures(artifact),
         *_timing(artifact["latency"]),
+        ("Instructions, emulated; no time", _instructions(artifact.get("instructions"))),
     ]
     audit = artifact["audit"]
     if audit is not None:
@@ -103,6 +104,19 @@ def _figures(artifact: Mapping[str, Any]) -> list[Fact]:
     return facts
 
 
+def _instructions(found: Mapping[str, Any] | None) -> str | None:
+    if found is None:
+        return None
+    least, most = min(found["samples"]), max(found["samples"])
+    spread = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{spread} an inference ({len(found['samples'])} counts) on {found['device']}, threads: {found['threads']}"
+
+
+def _threads(count: int) -> str:
+    """0: the runtime takes no number of threads."""
+    return f"{count} thread{'s' * (count != 1)}" if count else "threads as the runtime chooses"
+
+
 def _timing(latency: Mapping[str, Any] | None) -> list[Fact]:
     if latency is None:
         return []
@@ -110,7 +124,7 @@ def _timing(latency: Mapping[str, Any] | None) -> list[Fact]:
         ("Mean", f"{words.milliseconds(latency['mean_ms'])} ms over {len(latency['samples_ms'])} samples"),
         *timing.listed(latency),
         ("Load", f"{words.milliseconds(latency['load_ms'])} ms"),
-        ("Device", f"{latency['device']}, {latency['threads']} thread{'s' * (latency['threads'] != 1)}"),
+        ("Device", f"{latency['device']}, {_threads(latency['threads'])}"),
         ("Instruction sets", latency["isa"]),
         ("Conditions", conditions(latency.get("conditions"))),
     ]

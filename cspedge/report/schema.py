@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cspedge.errors import UsageError
-from cspedge.report import checks, evidence_checks
+from cspedge.report import checks, evidence_checks, single_images
 from cspedge.report.schema_latency import LATENCY
 from cspedge.types import Evidence, Head, Precision, Status, Verdict
 
@@ -59,6 +59,7 @@ def validate(report: Any) -> None:
             raise checks.wrong(where, f"repeats {labels[index]!r}", "one artifact per target and precision")
         _artifact_rules(artifact, where)
     evidence_checks.rules(report)
+    single_images.check_counts(report)
     names = [output["name"] for output in report["model"]["outputs"]]
     for index, artifact in enumerate(report["artifacts"]):
         found = [row["name"] for row in artifact["outputs"]]
@@ -74,7 +75,7 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
     """What one field of an artifact demands of another."""
     ok, not_run = artifact["status"] == Status.OK, artifact["evidence"] == Evidence.NOT_RUN
     if not ok:
-        for key in ("accuracy", "paired", "outputs", "latency", "audit"):
+        for key in ("accuracy", "paired", "outputs", "latency", "instructions", "audit"):
             if artifact.get(key):
                 raise checks.wrong(f"{where}.{key}", f"is given though status is {artifact['status']!r}", "nothing")
         if not artifact["reason"]:
@@ -96,6 +97,8 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
             f"{where}.outputs", f"does not fit evidence {artifact['evidence']!r}", "empty exactly for 'not-run'"
         )
     latency = artifact["latency"]
+    if artifact.get("instructions") is not None and (latency is not None or artifact["evidence"] != Evidence.EMULATED):
+        raise checks.wrong(f"{where}.instructions", "is given beside a time, or off an emulation", "null there")
     if latency is not None and not latency["p50_ms"] <= latency["p90_ms"] <= latency["p99_ms"]:
         raise checks.wrong(f"{where}.latency", "has percentiles out of order", "p50_ms <= p90_ms <= p99_ms")
 
@@ -216,32 +219,11 @@ _ARTIFACT = checks.closed(
         "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
         "ran_on": checks.or_null(evidence_checks.RAN_ON),
         "robustness": evidence_checks.CORRUPTED,  # empty: not asked for, or a float artifact
+        "instructions": checks.or_null(evidence_checks.INSTRUCTIONS),  # null: not emulated, or not counted
+        "images": checks.or_null(single_images.IMAGES),  # absent or null as paired
     },
 )
 _PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}
-# Images that an artifact answers otherwise than fp32, the first of them with what they show, where that may go along.
-_FLIPS = checks.closed(
-    {
-        "total": checks.count,
-        "lost": checks.count,
-        "images": checks.list_of(
-            checks.closed(
-                {
-                    "name": checks.text,
-                    "sha256": checks.sha256,
-                    "label": checks.count,
-                    "answer": checks.count,
-                    "margin": checks.number(),
-                    "artifacts": checks.list_of(
-                        checks.closed({"artifact": checks.name, "answer": checks.count, "margin": checks.number()}),
-                        at_least=1,
-                    ),
-                    "thumbnail": checks.or_null(checks.jpeg),
-                }
-            )
-        ),
-    }
-)
 _REPORT = checks.closed(
     {
         "schema": checks.constant(SCHEMA),
@@ -276,7 +258,8 @@ _REPORT = checks.closed(
                 "macro_top1": checks.or_null(_FRACTION),
                 "n": checks.count,
                 "trained_on": checks.or_null(checks.opened({})),
-            }
+            },
+            {"right": checks.or_null(single_images.bits)},  # absent or null as the artifacts' images
         ),
         # null: nothing was calibrated (float artifacts only), nothing was validated
         "calibration": checks.or_null(
@@ -320,7 +303,7 @@ _REPORT = checks.closed(
         "notes": checks.list_of(checks.text),
     },
     {
-        "flips": checks.or_null(_FLIPS),  # null: the head gives no logits
+        "flips": checks.or_null(single_images.FLIPS),  # null: the head gives no logits
         "robustness": checks.or_null(evidence_checks.CORRUPTIONS),  # null: not asked for (--robustness)
     },
 )

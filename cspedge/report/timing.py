@@ -8,7 +8,11 @@ from typing import Any
 
 from cspedge.report import words
 
-_PROTOCOLS = {"in-process": "all in one process", "fresh-process": "a fresh process per artifact and round"}
+_PROTOCOLS = {
+    "in-process": "all in one process",
+    "fresh-process": "a fresh process per artifact and round",
+    "fresh-load": "one process, every model loaded anew in every round",
+}
 
 
 def listed(latency: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -32,7 +32,7 @@ from typing import Any
 from cspedge.errors import UsageError
 from cspedge.report import robustness
 from cspedge.report.schema import artifact_label
-from cspedge.report.words import cosine, megabytes, milliseconds, percent, points, shorten, times
+from cspedge.report.words import cosine, instructions, megabytes, milliseconds, percent, points, shorten, times
 from cspedge.types import Evidence, Precision, Status, Verdict
 
 DEFAULT_BUDGET: Mapping[str, float | None] = {
@@ -88,6 +88,7 @@ def judge(artifact: Mapping[str, Any], budget: Mapping[str, float | None]) -> tu
         *_int8_share(artifact, limits),
         *_size_and_time(artifact, limits),
         *_speed(artifact),
+        *_instructions(artifact),
         *_evidence(artifact),
     ]
     # Stable: rules keep their order, so that slowness comes first only where it is the one caution (`_slow_only`).
@@ -224,6 +225,15 @@ def _compared(latency: Mapping[str, Any]) -> bool:
     """Whether speeds of its bench may be compared; as in old reports where nothing checked."""
     noise = latency.get("noise")
     return noise is None or bool(noise["conclusive"])
+
+
+def _instructions(artifact: Mapping[str, Any]) -> list[Finding]:
+    found = artifact.get("instructions")
+    if found is None:
+        return []
+    beside = "" if found["ratio_to_fp32"] is None else f", {times(found['ratio_to_fp32'])} of fp32's"
+    each = instructions(found["instructions_per_inference"])
+    return [(Verdict.SHIP, f"{each} instructions an inference{beside}, emulated; no time.")]
 
 
 def _size_and_time(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Finding]:

@@ -187,8 +187,9 @@ def test_other_processors_are_compared(runner: Runner, tmp_path: Path) -> None:
         (tmp_path / "val" / str(image["label"])).mkdir(parents=True)
         shutil.copy(source, tmp_path / "val" / str(image["label"]) / source.name)
     program = Path(__file__).resolve().parents[2] / "benchmarks" / "other_cpus.py"
-    command = [sys.executable, str(program), str(runner.folder), str(tmp_path / "val"), "--work", str(tmp_path / "work")]
-    done = subprocess.run([*command, "--cpus", "Haswell"], capture_output=True, text=True, check=False)
+    where = [str(runner.folder), str(tmp_path / "val"), "--work", str(tmp_path / "work")]
+    command = [sys.executable, str(program), *where, "--cpus", "Haswell"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
     assert head[2] == "same top-1 as here (n = 8)"
