@@ -17,6 +17,7 @@ from cspedge.devices.adbclient import FOLDER, AdbClient
 from cspedge.devices.base import Facts, Finished
 from cspedge.devices.climate import Climate
 from cspedge.devices.host import parse_cpuinfo
+from cspedge.devices.pinning import taskset
 from cspedge.devices.uri import DeviceUri
 from cspedge.digest import sha256_bytes
 from cspedge.errors import DeviceError
@@ -55,11 +56,14 @@ class Adb:
         if not any(self._push(source, name, sha256, "700" if executable else "600") for _ in range(_TRIES)):
             raise self._unkept(name)
 
-    def run(self, command: Sequence[str]) -> Finished:
-        program = shlex.quote(f"./{command[0]}")
+    def run(self, command: Sequence[str], *, cores: tuple[int, ...] | None = None) -> Finished:
+        program = f"./{command[0]}"
         # where a connection broke its program may still run, and would take time from this one
-        stop = f"for p in /proc/[0-9]*; do if [ $p/exe -ef {program} ]; then kill -9 ${{p#/proc/}}; fi; done"
-        told = f"cd {self._root} && {{ {stop}; true; }} && {program} {shlex.join(command[1:])}"
+        stop = (
+            f"for p in /proc/[0-9]*; do if [ $p/exe -ef {shlex.quote(program)} ]; then kill -9 ${{p#/proc/}}; fi; done"
+        )
+        start = shlex.join([*taskset(cores), program, *command[1:]])
+        told = f"cd {self._root} && {{ {stop}; true; }} && {start}"
         return self._client.again(lambda: self._client.attempt(told))
 
     def fetch(self, name: str, target: Path) -> None:

@@ -50,8 +50,11 @@ class Device(Protocol):
         """
         ...
 
-    def run(self, command: Sequence[str]) -> Finished:
-        """Runs a program of the folder, in the folder; names in `command` are relative to it. Raises DeviceError."""
+    def run(self, command: Sequence[str], *, cores: tuple[int, ...] | None = None) -> Finished:
+        """Runs a program of the folder, in the folder; names in `command` are relative to it. Raises DeviceError.
+
+        cores: those that it is confined to, None for all.
+        """
         ...
 
     def fetch(self, name: str, target: Path) -> None:

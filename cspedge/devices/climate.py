@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
@@ -23,13 +23,13 @@ NEAR = 3.0  # degrees above the start that count as cool again
 STEP, LIMIT, TOTAL = 2.0, 60.0, 600.0  # seconds: between two looks, of one wait, of all waits of a run
 LOOK = """\
 for p in /sys/devices/system/cpu/cpufreq/policy*; do
-  echo policy ${p##*/} $(cat $p/scaling_governor $p/scaling_cur_freq $p/scaling_max_freq $p/cpuinfo_max_freq)
+  cd $p && echo policy ${p##*/} $(cat scaling_governor scaling_cur_freq scaling_max_freq cpuinfo_max_freq related_cpus)
 done 2>/dev/null
 for z in /sys/class/thermal/thermal_zone*; do echo "zone $(cat $z/temp) $(cat $z/type)"; done 2>/dev/null
 dumpsys thermalservice 2>/dev/null
 true
 """
-_POLICY = re.compile(r"^policy (\w+) (\w+) (\d+) (\d+) (\d+)$", re.MULTILINE)
+_POLICY = re.compile(r"^policy (\w+) (\w+) (\d+) (\d+) (\d+)((?: \d+)+)$", re.MULTILINE)
 _ZONE = re.compile(r"^zone (-?\d+) (\S+)$", re.MULTILINE)
 _PROCESSOR = re.compile("cpu|soc|skin|tsens|pkg", re.IGNORECASE)  # of the many zones, those that inference warms
 _STATUS = re.compile(r"Thermal Status: (\d)")
@@ -38,10 +38,21 @@ _SENSOR = re.compile(r"Temperature\{mValue=(-?[\d.]+), mType=(?:0|3|13), mName=(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """One look. clocks: by policy, its governor and its kHz now, allowed and at most; celsius: by sensor."""
+class Group:
+    """Cores with one clock, at one look; in kHz: now, the limit that holds, and the most that they can."""
 
-    clocks: dict[str, tuple[str, int, int, int]]
+    governor: str
+    now: int
+    limit: int
+    most: int
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One look. groups: by the kernel's name of the policy; celsius: by sensor."""
+
+    groups: dict[str, Group]
     celsius: dict[str, float]
     status: int | None
 
@@ -67,12 +78,15 @@ def parse(text: str) -> Reading:
         celsius = {name: value / 1000 if abs(value) >= 1000 else float(value) for name, value in zones}
     status = _STATUS.search(text)
     return Reading(
-        clocks={
-            name: (kind, int(now), int(limit), int(most)) for name, kind, now, limit, most in _POLICY.findall(text)
-        },
+        groups={name: _group(*told) for name, *told in _POLICY.findall(text)},
         celsius={name: value for name, value in celsius.items() if 0 < value < 150},  # others are no sensor's
         status=int(status[1]) if status else None,
     )
+
+
+def _group(governor: str, now: str, limit: str, most: str, cores: str) -> Group:
+    numbers = tuple(int(core) for core in cores.split())
+    return Group(governor=governor, now=int(now), limit=int(limit), most=int(most), cores=numbers)
 
 
 class Climate:
@@ -84,6 +98,12 @@ class Climate:
         self._start = self._look()
         self._left = TOTAL
         self._bursts: dict[str, list[_Burst]] = {}
+
+    def cores(self, threads: int) -> tuple[int, ...] | None:
+        """The numbers of the `threads` fastest cores, ascending; None where the device does not tell of so many."""
+        groups = sorted(self._start.groups.values(), key=lambda group: group.most, reverse=True)
+        fastest = [core for group in groups for core in sorted(group.cores, reverse=True)]
+        return tuple(sorted(fastest[:threads])) if len(fastest) >= threads else None
 
     def timed(self, label: str, work: Callable[[], T]) -> T:
         """Does what takes times of the artifact `label`, once the device is as cool as at the start or will not be."""
@@ -98,18 +118,7 @@ class Climate:
         bursts = self._bursts[label]
         before, after = [burst.before for burst in bursts], [burst.after for burst in bursts]
         return Conditions(
-            clocks=tuple(
-                Clock(
-                    cores=name,
-                    governor=governor,
-                    max_mhz=most / 1000,
-                    limit_mhz=min(look.clocks[name][2] for look in [*before, *after] if name in look.clocks) / 1000,
-                    before_mhz=median(look.clocks[name][1] for look in before if name in look.clocks) / 1000,
-                    after_mhz=median(look.clocks[name][1] for look in after if name in look.clocks) / 1000,
-                )
-                for name, (governor, _, _, most) in before[0].clocks.items()
-                if any(name in look.clocks for look in after)
-            ),
+            clocks=tuple(_clock(name, before, after) for name in before[0].groups),
             status_start=self._start.status,
             status_before=_worst(look.status for look in before),
             status_after=_worst(look.status for look in after),
@@ -142,3 +151,20 @@ class Climate:
 
 def _worst(values: Iterable[Number | None]) -> Number | None:
     return max((value for value in values if value is not None), default=None)
+
+
+def _clock(name: str, before: Sequence[Reading], after: Sequence[Reading]) -> Clock:
+    """A group over all looks; the first one has it."""
+    first, earlier, later = before[0].groups[name], _groups(name, before), _groups(name, after)
+    return Clock(
+        cores=name,
+        governor=first.governor,
+        max_mhz=first.most / 1000,
+        limit_mhz=min(group.limit for group in [*earlier, *later]) / 1000,
+        before_mhz=median(group.now for group in earlier) / 1000,
+        after_mhz=median(group.now for group in later or earlier) / 1000,
+    )
+
+
+def _groups(name: str, looks: Sequence[Reading]) -> list[Group]:
+    return [look.groups[name] for look in looks if name in look.groups]

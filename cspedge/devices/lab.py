@@ -151,11 +151,18 @@ class Lab:
             rounds.Place(
                 device=f"{facts.cpu} ({self.device.uri})",
                 isa=facts.isa,
-                cores=pinning.choose if isinstance(self.device, LocalProcess) else lambda threads: None,
+                cores=self._cores,
+                here=isinstance(self.device, LocalProcess),
             ),
             ledger.ui.progress("bench"),
         )
         return self._with_conditions(found)
+
+    def _cores(self, threads: int) -> tuple[int, ...] | None:
+        """Those that a timed process with so many threads is confined to."""
+        if isinstance(self.device, LocalProcess):
+            return pinning.choose(threads)
+        return None if self.device.climate is None else self.device.climate.cores(threads)
 
     def _with_conditions(self, found: Mapping[str, Latency | str]) -> dict[str, Latency | str]:
         climate = self.device.climate

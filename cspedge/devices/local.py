@@ -11,6 +11,7 @@ from pathlib import Path
 from cspedge import atomic
 from cspedge.devices.base import Facts, Finished
 from cspedge.devices.host import describe
+from cspedge.devices.pinning import pinned
 from cspedge.digest import sha256_file
 from cspedge.errors import DeviceError
 
@@ -39,19 +40,20 @@ class LocalProcess:
             shutil.copyfile(source, target)
             target.chmod(0o700 if executable else 0o600)
 
-    def run(self, command: Sequence[str]) -> Finished:
+    def run(self, command: Sequence[str], *, cores: tuple[int, ...] | None = None) -> Finished:
         program = [*self._prefix, str(self._root / command[0]), *command[1:]]
         try:
-            done = subprocess.run(
-                program,
-                cwd=self._root,
-                env={"PATH": "/usr/bin:/bin"},  # nothing of ours (OMP_NUM_THREADS) changes what it does
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
+            with pinned(cores):
+                done = subprocess.run(
+                    program,
+                    cwd=self._root,
+                    env={"PATH": "/usr/bin:/bin"},  # nothing of ours (OMP_NUM_THREADS) changes what it does
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                    check=False,
+                )
         except OSError as error:
             raise DeviceError(f"device {self.uri!r} cannot run {command[0]!r}: {error.strerror}") from error
         return Finished(code=done.returncode, stdout=done.stdout, stderr=done.stderr)

@@ -36,6 +36,11 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
+def taskset(cores: tuple[int, ...] | None) -> list[str]:
+    """The words that confine a command elsewhere, where it has util-linux's or toybox's taskset; none for all cores."""
+    return [] if cores is None else ["taskset", f"{sum(1 << core for core in cores):x}"]
+
+
 @contextmanager
 def pinned(cores: tuple[int, ...] | None) -> Iterator[None]:
     """Processes that are started inside run on these cores alone, from their first instruction; None: on any.

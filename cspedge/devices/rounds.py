@@ -45,11 +45,15 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where it runs, for the report; cores: by number of threads, those that a process is confined to."""
+    """Where it runs, for the report; cores: by number of threads, those that a process is confined to.
+
+    here: whether it is started with this process's own confinement; where not, the burst confines it.
+    """
 
     device: str
     isa: tuple[str, ...]
     cores: Callable[[int], tuple[int, ...] | None]
+    here: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +115,7 @@ def _lines(
             if arm.artifact.label in failures:
                 continue
             try:
-                with pinned(place.cores(arm.threads)):
+                with pinned(place.cores(arm.threads) if place.here else None):
                     # so many that a process which is steady only at the cap still has all that are timed
                     lines[name].append(arm.burst(CAP + plan.per_round))
             except CspedgeError as error:

@@ -103,16 +103,28 @@ class DeviceSession:
         )
 
     def burst(self, image: NDArray[np.uint8], *, warmup: int, rounds: int) -> Line:
-        """One fresh process that loads the artifact and times `rounds` inferences of uint8 [1, 3, H, W]."""
+        """One fresh process that loads the artifact and times `rounds` inferences of uint8 [1, 3, H, W].
+
+        Where the device tells of its cores and warmth, on its fastest ones, once it is cool.
+        """
         climate = self._device.climate
+        cores = None if climate is None else climate.cores(self._threads)
 
         def work() -> Line:
-            return self._call(image, warmup=warmup, rounds=rounds, outputs=None)
+            return self._call(image, warmup=warmup, rounds=rounds, outputs=None, cores=cores)
 
         self.last = work() if climate is None else climate.timed(self._artifact.label, work)
         return self.last
 
-    def _call(self, pixels: NDArray[np.uint8], *, warmup: int, rounds: int, outputs: str | None) -> Line:
+    def _call(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        warmup: int,
+        rounds: int,
+        outputs: str | None,
+        cores: tuple[int, ...] | None = None,
+    ) -> Line:
         data = pixels.tobytes()
         digest = sha256_bytes(data)
         if digest != self._tensors:
@@ -121,7 +133,7 @@ class DeviceSession:
             self._tensors = digest
         command = [*self._program, self._job, "--bench", "--artifact", self._artifact.label, "--tensors", "inputs.u8"]
         command += ["--threads", str(self._threads), "--warmup", str(warmup), "--rounds", str(rounds)]
-        done = self._device.run([*command, *(() if outputs is None else ("--outputs", outputs))])
+        done = self._device.run([*command, *(() if outputs is None else ("--outputs", outputs))], cores=cores)
         if done.code:
             raise failure(done, self._artifact.label, self._device.uri)
         asked = Asked(

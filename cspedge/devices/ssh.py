@@ -21,6 +21,7 @@ from typing import IO
 from cspedge import atomic
 from cspedge.devices.base import Facts, Finished
 from cspedge.devices.host import parse_cpuinfo
+from cspedge.devices.pinning import taskset
 from cspedge.devices.uri import DeviceUri
 from cspedge.errors import DeviceError, RuntimeMissingError
 
@@ -77,9 +78,9 @@ class Ssh:
             if done.code:
                 raise DeviceError(f"device {self.uri!r} does not keep what is sent ({name}); check its disk")
 
-    def run(self, command: Sequence[str]) -> Finished:
+    def run(self, command: Sequence[str], *, cores: tuple[int, ...] | None = None) -> Finished:
         # no exec: the shell there tells a program that was killed from a connection that was
-        told = shlex.join([f"./{command[0]}", *command[1:]])
+        told = shlex.join([*taskset(cores), f"./{command[0]}", *command[1:]])
         return self._again(lambda: self._shell(f"cd {self._root} && {told}; exit $?", plain=False))
 
     def fetch(self, name: str, target: Path) -> None:

@@ -26,6 +26,7 @@ from cspedge.errors import DeviceError, RuntimeMissingError
 
 Command = Callable[..., dict[str, Any]]
 FOLDER = "cspedge-test"
+CORE = min(os.sched_getaffinity(0))  # one that a process of this machine may use
 
 
 @pytest.fixture
@@ -260,7 +261,7 @@ def policy(daemon: Any) -> Path:
     found = Path(daemon.root) / "sys/devices/system/cpu/cpufreq/policy4"
     found.mkdir(parents=True)
     told = {"scaling_governor": "schedutil", "scaling_cur_freq": "600000", "scaling_max_freq": "2400000"}
-    for name, text in (told | {"cpuinfo_max_freq": "2800000"}).items():
+    for name, text in (told | {"cpuinfo_max_freq": "2800000", "related_cpus": str(CORE)}).items():
         (found / name).write_text(f"{text}\n", encoding="utf-8")
     return found
 
@@ -271,6 +272,7 @@ def test_it_waits_until_the_device_is_cool(daemon: Any, policy: Path, monkeypatc
     _thermal(daemon, 31.0, 0)
     device = Adb(uri.parse("adb://"), FOLDER)
     assert device.climate is not None
+    assert (device.climate.cores(1), device.climate.cores(2)) == ((CORE,), None)
 
     def work() -> None:
         _thermal(daemon, 41.5, 2)
@@ -297,10 +299,24 @@ def test_it_waits_until_the_device_is_cool(daemon: Any, policy: Path, monkeypatc
     device.close()
 
 
+def test_the_fastest_cores_are_chosen(device: Adb, tmp_path: Path) -> None:
+    """One fast, three middling and four small ones, as of many phones; what is chosen is what a program may use."""
+    small, middling, fast = (
+        f"policy policy{cores[0]} schedutil 300000 {khz} {khz} {cores}\n"
+        for cores, khz in (("0 1 2 3", 1800000), ("4 5 6", 2400000), ("7", 2900000))
+    )
+    found = climate.Climate(lambda script: small + middling + fast)
+    assert [found.cores(count) for count in (1, 2, 4, 8)] == [(7,), (6, 7), (4, 5, 6, 7), tuple(range(8))]
+    assert found.cores(9) is None
+    (tmp_path / "program").write_text("#!/bin/sh\ngrep Cpus_allowed_list /proc/self/status\n", encoding="utf-8")
+    device.push(tmp_path / "program", "program", sha256_file(tmp_path / "program"), executable=True)
+    assert device.run(["program"], cores=(CORE,)).stdout == f"Cpus_allowed_list:\t{CORE}\n"
+
+
 def test_zones_where_there_is_no_thermal_service() -> None:
     zones = "zone 41000 cpu-0-0-usr\nzone 38 mtktscpu\nzone 91000 battery\nzone -40960 skin-therm\n"
     found = climate.parse(f"{zones}Can't find service: thermalservice\n")
-    assert (found.celsius, found.status, found.clocks) == ({"cpu-0-0-usr": 41.0, "mtktscpu": 38.0}, None, {})
+    assert (found.celsius, found.status, found.groups) == ({"cpu-0-0-usr": 41.0, "mtktscpu": 38.0}, None, {})
     assert climate.parse("").hottest is None
 
 
@@ -321,10 +337,14 @@ def test_validated_and_timed_there_with_nothing_left(command: Command, daemon: A
         assert latency["device"].endswith(f"(adb://{daemon.serial})")
         told = latency["conditions"]
         assert (told["status_after"], told["celsius_start"]) == (0, 30.0)
+        assert latency["cores"] == [CORE]
         assert told["clocks"][0] | {"governor": "schedutil", "after_mhz": 600} == told["clocks"][0]
         twice = latency["noise"]["artifact"] == f"{row['target']}/{row['precision']}"
         assert told["processes"] == (20 if twice else 10)
-    assert any("/ld-linux-x86-64.so.2 --inhibit-cache --library-path runner-" in one for one in commands)
+    started = [one for one in commands if "/ld-linux-x86-64.so.2 --inhibit-cache --library-path runner-" in one]
+    assert sum(f" taskset {1 << CORE:x} ./" in one for one in started) == sum(  # every process that was timed
+        row["latency"]["conditions"]["processes"] for row in found["artifacts"]
+    )
     assert not list(daemon.folder.iterdir())
 
 
