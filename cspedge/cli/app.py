@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,7 +40,33 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point: errors of cspedge become one sentence on stderr and their exit code."""
-    sys.exit(call(app))
+    for number in _ENDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's, or a shell's for what runs behind it
+            signal.signal(number, _stop)
+    try:
+        code = call(app)
+    except _Stopped as stopped:
+        print("cspedge: stopped; the same command continues where it stopped", file=sys.stderr)
+        code = 128 + stopped.number
+    sys.exit(code)
+
+
+# Ctrl-C too: Typer makes an exit code of KeyboardInterrupt and says nothing
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Stopped(BaseException):
+    """A signal to end: on its way out, what lies on a device and in temporary folders is taken away."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, frame: object) -> None:
+    for other in _ENDS:
+        signal.signal(other, signal.SIG_IGN)  # once is enough, and what follows takes a moment
+    raise _Stopped(number)
 
 
 def call(command: Callable[..., Any], args: list[str] | None = None) -> int:
@@ -51,7 +78,7 @@ def call(command: Callable[..., Any], args: list[str] | None = None) -> int:
         return error.exit_code
     except typer.Exit as error:
         return int(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         print("cspedge: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     except Exception as error:
@@ -259,7 +286,8 @@ _register_whole(
 _register_whole(
     "bench",
     Upto.BENCH,
-    "Measure the latency of every artifact, interleaved, in fresh processes here or on --device.",
+    "Measure the latency of every artifact, interleaved, in fresh processes here or on --device; its instructions "
+    "where that is emulated.",
     continues=True,
     protocol="fresh-process",
 )

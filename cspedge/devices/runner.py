@@ -2,7 +2,7 @@
 
 One program serves the bundles' users (`cspedge bundle --app cpp`) and the devices: what a device runs is a folder with
 a manifest in the bundle's form. The runtime comes from its Python package, which carries headers, libraries and CMake
-files (executorch, openvino); onnxruntime's carries none, so it has no native runner.
+files (executorch, openvino); onnxruntime's carries no header, so it has no native runner.
 """
 
 from __future__ import annotations

@@ -199,3 +199,55 @@ def test_other_processors_are_compared(runner: Runner, tmp_path: Path) -> None:
     assert found["executorch/int8"]["same top-1 as here (n = 8)"] == "100.00%"
     assert 0 <= float(found["executorch/int8"]["golden/, in tolerances"]) <= 1
     assert 0 < float(found["openvino/int8"]["golden/, in tolerances"]) < 100
+
+
+RUNNER = Path("targets") / "executorch" / "runner"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A PATH where `python` is this one; a link would lose its packages."""
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    (tmp_path / "python").chmod(0o700)
+    return {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+
+
+def test_gxx_alone_builds_the_same_runner(runner: Runner, environment: dict[str, str], tmp_path: Path) -> None:
+    """The command of the runner's README, without CMake."""
+    command = (ROOT / RUNNER / "README.md").read_text(encoding="utf-8").split("```sh\n")[1].split("```")[0]
+    (tmp_path / "apps").symlink_to(ROOT / "apps")
+    done = subprocess.run(
+        ["bash", "-euc", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    plain = Runner(folder=runner.folder, program=tmp_path / "cspedge-runner", made=runner.made)
+    told = ["--bench", "--artifact", "executorch/int8", "--rounds", "0", "--outputs"]
+    lines = []
+    for program, name in ((runner, "cmake"), (plain, "gxx")):
+        ran = program(*told, str(tmp_path / name))
+        assert ran.returncode == 0, ran.stderr
+        lines.append(json.loads(ran.stdout))
+    for key in ("sha256", "delegates", "outputs_sha256"):
+        assert lines[0][key] == lines[1][key]
+    assert plain("--artifact", "openvino/int8").returncode == 4
+
+
+def test_the_runners_own_folder_names_the_same_sources(
+    toolchains: Any, environment: dict[str, str], tmp_path: Path
+) -> None:
+    toolchains.require_cpp()
+    cmake = str(Path(sys.executable).with_name("cmake"))
+    site = importlib.metadata.distribution("executorch").locate_file("executorch")
+    told = ["-S", str(ROOT / RUNNER), "-B", str(tmp_path / "build"), f"-DCMAKE_PREFIX_PATH={site}"]
+    done = subprocess.run([cmake, *told], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "runtimes: executorch\n" in done.stdout
+
+
+def test_onnxruntimes_package_has_a_library_and_no_header() -> None:
+    """Why it has no native runner: on the day this fails, it can have one."""
+    pytest.importorskip("onnxruntime")
+    files = [str(file) for file in importlib.metadata.files("onnxruntime") or ()]
+    assert [name for name in files if "libonnxruntime.so" in name]
+    assert not [name for name in files if name.endswith((".h", ".hpp", ".cmake"))]
