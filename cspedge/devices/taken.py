@@ -163,15 +163,14 @@ class _Taken:
         return values.reshape(len(self.indices), size)
 
     def _notes(self, row: ArtifactResult, found: NDArray[np.float32]) -> list[str]:
-        """How the device's answers compare with the reference executor's, where it ran here."""
+        """How the device's answers compare with those that were found here."""
         before = row.evaluation
-        if before is None or before.evidence is not Evidence.REFERENCE_EXECUTOR or before.vectors is None:
+        if before is None or before.vectors is None or self.info.head != Head.LOGITS:
             return []
-        if self.info.head != Head.LOGITS:
-            return []
+        here = "the MIL reference executor" if before.evidence is Evidence.REFERENCE_EXECUTOR else "Core ML"
         same = (before.vectors[self.indices].argmax(1) == found.argmax(1)).mean()
         return [
-            f"{row.label}: Core ML on {self._model()} and the MIL reference executor here give the same class on "
+            f"{row.label}: Core ML on {self._model()} and {here} here give the same class on "
             f"{same:.2%} of {len(found)} images."
         ]
 

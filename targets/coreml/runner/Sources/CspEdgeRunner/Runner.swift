@@ -19,6 +19,9 @@ public protocol Engine: Sendable {
 
     /// How many operations it means to run on each of its devices; empty where it does not tell.
     func operations(_ compiled: URL, units: ComputeUnits) async throws -> [String: Int]
+
+    /// Removes what `compile` made.
+    func discard(_ compiled: URL)
 }
 
 /// The machine that a run is on.
@@ -51,10 +54,12 @@ public struct Runner: Sendable {
         try job.text.write(to: results.appendingPathComponent(Job.fileName), options: .atomic)
         let before = machine.thermalState
         var ready: [Ready] = []
+        var made: [URL] = []
+        defer { for compiled in made { engine.discard(compiled) } }
         var failures: [Results.Failure] = []
         for artifact in job.description.artifacts {
             do {
-                ready.append(try await validate(artifact, job, results))
+                ready.append(try await validate(artifact, job, results, &made))
             } catch {
                 failures.append(Results.Failure(artifact: artifact.artifact, reason: sentence(error)))
             }
@@ -83,11 +88,14 @@ public struct Runner: Sendable {
         }
     }
 
-    private func validate(_ artifact: RunDescription.Artifact, _ job: Job, _ results: URL) async throws -> Ready {
+    private func validate(
+        _ artifact: RunDescription.Artifact, _ job: Job, _ results: URL, _ made: inout [URL]
+    ) async throws -> Ready {
         let clock = ContinuousClock()
         let start = clock.now
         let compiled = try await engine.compile(job.url(artifact))
         let compileMs = (clock.now - start).milliseconds
+        made.append(compiled)
         let operations = try await engine.operations(compiled, units: job.description.units)
         let opened = try open(artifact, compiled, job)
         let place = results.appendingPathComponent("\(artifact.fileName).f32")

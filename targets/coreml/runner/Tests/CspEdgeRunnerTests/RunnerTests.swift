@@ -50,6 +50,8 @@ final class RunnerTests: XCTestCase {
         try await run()
         let failures = try XCTUnwrap(try read()["failures"] as? [[String: String]])
         XCTAssertEqual(failures, [["artifact": "coreml/fp16", "reason": "it does not load"]])
+        let left = try FileManager.default.contentsOfDirectory(atPath: place("models").path)
+        XCTAssertEqual(left.sorted(), ["bad.mlpackage", "good.mlpackage"], "what was compiled is gone")
     }
 
     func testResultsOfAnEarlierRunAreGoneBeforeAnotherOneFails() async throws {
@@ -144,14 +146,20 @@ final class RunnerTests: XCTestCase {
 private struct Sums: Engine {
     let runtime = Line.Runtime(name: "sums", version: "1")
 
-    func compile(_ package: URL) throws -> URL { package }
+    func compile(_ package: URL) throws -> URL {
+        let copy = package.deletingPathExtension().appendingPathExtension("compiled")
+        try FileManager.default.copyItem(at: package, to: copy)
+        return copy
+    }
+
+    func discard(_ compiled: URL) { try? FileManager.default.removeItem(at: compiled) }
 
     func operations(_ compiled: URL, units: ComputeUnits) -> [String: Int] { ["CPU": 1, "NeuralEngine": 2] }
 
     func load(
         _ compiled: URL, shape: [Int], outputs: [String], units: ComputeUnits
     ) throws -> any TimedSession {
-        if compiled.lastPathComponent == "bad.mlpackage" { throw RunnerError("it does not load") }
+        if compiled.lastPathComponent == "bad.compiled" { throw RunnerError("it does not load") }
         return Sum()
     }
 }
