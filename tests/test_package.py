@@ -45,6 +45,7 @@ def test_the_wheel_carries_its_data_and_types(wheel: Path) -> None:
     assert "cspedge/_data/calib/default.toml" in names
     assert "cspedge/_data/bundle.schema.json" in names
     assert "cspedge/bundle/apps/loader.py" in names
+    assert "cspedge/devices/count_plugin.c" in names
     listed = subprocess.run(["git", "ls-files", "apps"], cwd=ROOT, capture_output=True, text=True, check=True)
     carried = {n.removeprefix("cspedge/_data/") for n in names if n.startswith("cspedge/_data/apps/")}
     # what is for this repository alone

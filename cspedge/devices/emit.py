@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1  # of run.json and results.json
 RUNNER_VERSION = "1"  # RunDescription.swift's: raised with every change of what it writes
-WARMUP = 10  # untimed inferences after each load: the Neural Engine's first ones take longer
+WARMUP = 1  # the first inference after each load, told apart; how long warming up takes is decided here, from the times
 
 RUNNER = "targets/coreml/runner"
 JOB = f"{RUNNER}/Device/Job"
@@ -65,7 +65,12 @@ def describe(
     rounds: int,
     per_round: int,
 ) -> dict[str, Any]:
-    """run.json. pixels: uint8 [n, 3, H, W]; rounds 0: the artifacts are validated and not timed."""
+    """run.json. pixels: uint8 [n, 3, H, W]; rounds 0: the artifacts are validated and not timed.
+
+    The device times as many inferences more as warming up can take (`cspedge.evaluate.steady`).
+    """
+    from cspedge.evaluate.steady import CAP
+
     return {
         "schema": SCHEMA,
         "runner": RUNNER_VERSION,
@@ -73,7 +78,7 @@ def describe(
         "units": uri.units,
         "warmup": WARMUP,
         "rounds": rounds,
-        "per_round": per_round,
+        "per_round": CAP + per_round,
         "tensors": {
             "file": TENSORS,
             "sha256": sha256_bytes(pixels.tobytes()),
@@ -218,7 +223,9 @@ def _readme(uri: DeviceUri, description: dict[str, Any]) -> str:
         labels=", ".join(labels),
         images=description["tensors"]["images"],
         units=uri.units,
-        timing=f"; {rounds} rounds of {per_round} timed inferences of the first image" if rounds else "",
+        timing=f"; {rounds} rounds of {per_round} inferences of the first image, those that warm it up among them"
+        if rounds
+        else "",
         needed="a Mac with Xcode 16 or later, and the device with iOS 17 or later"
         if ios
         else "a Mac with macOS 14 or later and Xcode 16 or its command line tools",

@@ -199,21 +199,20 @@ class _Taken:
 
     def _latency(self, row: ArtifactResult, lines: Mapping[str, _Lines]) -> Latency:
         """As a native runner's on other devices (`cspedge.devices.lab`): every round's model was loaded anew."""
-        import numpy as np
+        from cspedge.devices.rounds import timed
+        from cspedge.evaluate.steady import CAP
+        from cspedge.evaluate.timing import BenchProtocol, summarise
 
-        from cspedge.evaluate.latency import summarise
-
+        per_round = self.returned.asked["per_round"] - CAP
+        times = {label: timed(found.timed, per_round) for label, found in lines.items()}
         floats = [label for label in lines if label.startswith(f"{row.target}/") and not label.endswith("/int8")]
         base = floats[0] if floats and row.precision is Precision.INT8 else None
-        timed = lines[row.label].timed
-        peak = max(line.peak_rss_bytes for line in timed)
         return summarise(
-            np.array([line.samples_ms for line in timed]),
-            float(np.median([line.load_ms for line in timed])),
+            times[row.label],
             device=f"{self._model()} ({self.returned.found['device']['uri']})",
             isa=(),
             threads=0,
-            peak_rss_mb=peak / (1 << 20) if peak else None,
-            fp32=None if base is None else np.array([line.samples_ms for line in lines[base].timed]),
+            protocol=BenchProtocol.FRESH_LOAD,
+            fp32=None if base is None else times[base],
             seed=self.seed,
         )

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 from cspedge.errors import UsageError
 
-LOCAL, SSH, QEMU = "local-process", "ssh", "qemu-aarch64"
+LOCAL, SSH, ADB, QEMU = "local-process", "ssh", "adb", "qemu-aarch64"
 MAC, IOS = "mac", "ios"
 FORMS = {
     LOCAL: "local-process://",
     SSH: "ssh://user@host[:port]",
+    ADB: "adb://[SERIAL]",
     QEMU: "qemu-aarch64://CPU",
     MAC: "mac://[?units=UNITS]",
     IOS: "ios://UDID[?units=UNITS]",
 }
+_SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5}")
 # What Core ML may run on, in its own words (MLComputeUnits); its default first.
 UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
 # Apple's identifiers of devices: since 2018, and before.
@@ -28,13 +30,15 @@ _SSH = re.compile(
 @dataclass(frozen=True, kw_only=True)
 class DeviceUri:
     """A device's name, taken apart; text: as it was given; user, host, port: of ssh, None where ssh's own hold;
-    cpu: of qemu-aarch64; udid: of ios; units: of Apple's devices, what Core ML may run on there."""
+    serial: of adb, None for the only device that there is; cpu: of qemu-aarch64; udid: of ios; units: what
+    Core ML may run on, of Apple's devices."""
 
     text: str
     scheme: str
     user: str | None = None
     host: str | None = None
     port: int | None = None
+    serial: str | None = None
     cpu: str | None = None
     udid: str | None = None
     units: str | None = None
@@ -47,6 +51,8 @@ def parse(text: str) -> DeviceUri:
         raise UsageError(f"unknown device {text!r}; known: {', '.join(sorted(FORMS.values()))}")
     if scheme == SSH:
         return _ssh(text, rest)
+    if scheme == ADB:
+        return _adb(text, rest)
     if scheme == QEMU:
         return _qemu(text, rest)
     if scheme in {MAC, IOS}:
@@ -54,6 +60,15 @@ def parse(text: str) -> DeviceUri:
     if rest:
         raise UsageError(f"device {text!r} has {rest!r} too much; write {FORMS[scheme]}")
     return DeviceUri(text=text, scheme=scheme)
+
+
+def _adb(text: str, rest: str) -> DeviceUri:
+    if rest and not _SERIAL.fullmatch(rest):
+        raise UsageError(
+            f"device {text!r} is no {FORMS[ADB]}: a serial, or HOST:PORT, as `adb devices` shows it, of letters, "
+            "digits, dots, colons, dashes and underscores; none for the only device"
+        )
+    return DeviceUri(text=text, scheme=ADB, serial=rest or None)
 
 
 def _qemu(text: str, rest: str) -> DeviceUri:

@@ -100,7 +100,7 @@ def emitted(tmp_path_factory: pytest.TempPathFactory, few_scans: Path) -> Emitte
 def test_the_folder_holds_what_its_description_says(emitted: Emitted) -> None:
     assert (emitted.outcome.exit_code, emitted.outcome.report) == (0, None)
     run = json.loads((emitted.job / "run.json").read_text())
-    assert (run["device"], run["units"], run["rounds"], run["per_round"]) == ("mac://?units=cpuOnly", "cpuOnly", 10, 10)
+    assert (run["device"], run["units"], run["rounds"], run["per_round"]) == ("mac://?units=cpuOnly", "cpuOnly", 10, 40)
     pixels = (emitted.job / run["tensors"]["file"]).read_bytes()
     assert run["tensors"]["images"] == 20
     assert len(pixels) == 20 * np.prod(run["tensors"]["shape"])

@@ -44,6 +44,12 @@ def test_validated_and_timed_by_the_native_runner(
         latency = row["latency"]
         assert latency["device"].endswith("(local-process://)")
         assert len(latency["samples_ms"]) == 100
+        assert latency["protocol"] == "fresh-process"
+        assert len(latency["warmup_ms"]) == len(latency["cold"]["first_samples_ms"]) == 10
+        assert all(10 <= len(trace) <= 30 for trace in latency["warmup_ms"])
+        assert len(latency["cores"]) == 1
+        assert latency["p50_ci95"][0] <= latency["p50_ms"] <= latency["p50_ci95"][1]
+        assert latency["noise"]["artifact"] == "executorch/int8"
         # a small native process, whose peak is its own and not that of the Python that started it
         assert 1 < latency["peak_rss_mb"] < 100
     assert _rows(there)["int8"]["latency"]["speedup_vs_fp32"] > 0

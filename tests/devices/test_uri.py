@@ -27,6 +27,12 @@ def test_a_machine_behind_ssh(text: str, user: str | None, host: str, port: int 
     assert (found.scheme, found.user, found.host, found.port) == ("ssh", user, host, port)
 
 
+@pytest.mark.parametrize("serial", ["R58M123ABC", "emulator-5554", "192.168.1.20:5555", "[fe80::1]:5555", None])
+def test_an_android_device(serial: str | None) -> None:
+    found = uri.parse(f"adb://{serial or ''}")
+    assert (found.scheme, found.serial) == ("adb", serial)
+
+
 @pytest.mark.parametrize(
     ("text", "scheme", "udid", "units"),
     [
@@ -44,7 +50,10 @@ def test_one_of_apple_s(text: str, scheme: str, udid: str | None, units: str) ->
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("phone", "unknown device 'phone'; known: ios://UDID[?units=UNITS], local-process://, mac://[?units=UNITS], "),
+        (
+            "phone",
+            "unknown device 'phone'; known: adb://[SERIAL], ios://UDID[?units=UNITS], local-process://, mac://[?units=",
+        ),
         ("", "unknown device ''; known: "),
         ("local-process:", "unknown device 'local-process:'"),
         ("telnet://board", "unknown device 'telnet://board'"),
@@ -57,6 +66,9 @@ def test_one_of_apple_s(text: str, scheme: str, udid: str | None, units: str) ->
         ("ssh://board:0", "a port from 1 to 65535"),
         ("ssh://board:65536", "a port from 1 to 65535"),
         ("ssh://a b", "a user and a host of letters"),
+        ("adb://-s", "device 'adb://-s' is no adb://[SERIAL]: a serial, or HOST:PORT, as `adb devices` shows it"),
+        ("adb://R58M;reboot", "of letters, digits"),
+        ("adb://R58M 123", "of letters, digits"),
         ("mac://mini", "device 'mac://mini' has 'mini' too much; write mac://[?units=UNITS]"),
         ("mac://?units=gpu", "'units=gpu'; allowed after '?' is units= with one of all, cpuOnly, cpuAndGPU, cpuAndN"),
         ("mac://?threads=2", "device 'mac://?threads=2' has 'threads=2'; allowed after '?' is units="),
