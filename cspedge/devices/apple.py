@@ -46,6 +46,10 @@ def asked(options: RunOptions, upto: Upto, targets: Sequence[Target]) -> uri.Dev
         raise UsageError("--emit-images says how many images --emit DIR writes; give DIR")
     if options.add and options.device is not None:
         raise UsageError("--add takes the results of a device that ran by hand; give it without --device and --emit")
+    if options.robustness and (apple or options.add):
+        raise UsageError(
+            "--robustness compares here alone, and answers of mac://, ios:// and --add come from elsewhere; omit it"
+        )
     if not apple:
         return None
     assert found is not None
@@ -60,6 +64,8 @@ def asked(options: RunOptions, upto: Upto, targets: Sequence[Target]) -> uri.Dev
             f"--head features is not for device {found.text!r}: feature maps are too large to bring back; "
             "validate them here, or --head logits there"
         )
+    if options.sweep:
+        raise UsageError(f"--sweep is not for device {found.text!r}: Core ML takes no number of threads")
     if options.emit is not None:
         emit.check_folder(options.emit)
     elif sys.platform != "darwin":

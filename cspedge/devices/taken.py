@@ -30,6 +30,8 @@ def take_in(
 
     Raises InputError where the results are of other artifacts or images, or a file is missing, changed or damaged.
     """
+    from cspedge.evaluate.steady import CAP
+
     by_label = {row.label: row for row in rows}
     asked = {entry["artifact"]: entry for entry in returned.asked["artifacts"]}
     for label, entry in asked.items():
@@ -43,6 +45,11 @@ def take_in(
                 f"{str(returned.path)!r} is of another {label} (SHA-256 {entry['sha256'][:12]}, here "
                 f"{row.artifact.sha256[:12]}); emit this run's and run it again"
             )
+    if returned.asked["rounds"] and returned.asked["per_round"] <= CAP:
+        raise InputError(
+            f"{str(returned.path)!r} has {returned.asked['per_round']} inferences a round, of which {CAP} may be "
+            "warm-up; emit it again"
+        )
     tensors = returned.asked["tensors"]
     indices = chosen(len(validation.images), tensors["images"])
     pixels = validation.images.images[indices]

@@ -122,7 +122,7 @@ def test_the_folder_holds_what_its_description_says(emitted: Emitted) -> None:
     assert subprocess.run(["sh", "-n", emitted.folder / "run.sh"]).returncode == 0
     readme = (emitted.folder / "README.md").read_text()
     assert "coreml/fp16, coreml/int8), 20 images" in readme
-    assert "10 rounds of 10 timed inferences" in readme
+    assert "10 rounds of 40 inferences" in readme
 
 
 def test_a_folder_that_is_not_empty_is_left_as_it_is(emitted: Emitted, tmp_path: Path) -> None:
@@ -392,7 +392,11 @@ BAD: dict[str, tuple[Change, str]] = {
     "a round too few": (edit(lambda v: v["artifacts"][0]["timed"].pop()), "has 9 rounds of coreml/fp16, and 10 were"),
     "a sample too many": (
         edit(lambda v: v["artifacts"][0]["timed"][0]["samples_ms"].append(1.0)),
-        "its number of samples is 11, and 10 was asked for",
+        "its number of samples is 41, and 40 was asked for",
+    ),
+    "too few for a warm-up": (
+        edit(lambda v: v.update(per_round=30), "run.json"),
+        "has 30 inferences a round, of which 30",
     ),
     "a negative time": (
         edit(lambda v: v["artifacts"][0]["timed"][0].update(load_ms=-1)),

@@ -116,7 +116,7 @@ public struct Runner: Sendable {
             delegates: delegates(operations), images: job.description.tensors.images,
             tensorsSha256: job.description.tensors.sha256, outputsSha256: try sha256(fileAt: place),
             loadMs: opened.loadMs, firstMs: opened.firstMs, samplesMs: [],
-            peakRssBytes: max(opened.footprint, machine.footprint))
+            peakRssBytes: max(opened.footprint, machine.footprint), baseRssBytes: opened.base)
         return Ready(
             artifact: artifact, compiled: compiled, compileMs: compileMs, operations: operations, validated: line)
     }
@@ -149,18 +149,21 @@ public struct Runner: Sendable {
             artifact: ready.artifact.artifact, sha256: ready.artifact.sha256, runtime: engine.runtime,
             delegates: delegates(ready.operations), images: 1, tensorsSha256: digest, outputsSha256: nil,
             loadMs: opened.loadMs, firstMs: opened.firstMs, samplesMs: samples.map(\.milliseconds),
-            peakRssBytes: max(opened.footprint, machine.footprint))
+            peakRssBytes: max(opened.footprint, machine.footprint), baseRssBytes: opened.base)
     }
 
     private struct Opened {
         let session: any TimedSession
         let loadMs: Double
         let firstMs: Double
+        /// Before the model was loaded, and after its first inference.
+        let base: Int
         let footprint: Int
     }
 
     private func open(_ artifact: RunDescription.Artifact, _ compiled: URL, _ job: Job) throws -> Opened {
         let clock = ContinuousClock()
+        let base = machine.footprint
         let start = clock.now
         let session = try engine.load(
             compiled, shape: [1] + job.description.tensors.shape, outputs: artifact.outputs.map(\.name),
@@ -168,7 +171,7 @@ public struct Runner: Sendable {
         let loaded = clock.now
         let first = try session.times(job.input(0), count: 1)
         return Opened(
-            session: session, loadMs: (loaded - start).milliseconds, firstMs: first[0].milliseconds,
+            session: session, loadMs: (loaded - start).milliseconds, firstMs: first[0].milliseconds, base: base,
             footprint: machine.footprint)
     }
 

@@ -43,6 +43,7 @@ final class RunnerTests: XCTestCase {
         let timed = try XCTUnwrap(artifact["timed"] as? [[String: Any]])
         XCTAssertEqual(timed.map { ($0["samples_ms"] as? [Double])?.count }, [3, 3])
         XCTAssertTrue(timed.allSatisfy { $0["outputs_sha256"] is NSNull && $0["images"] as? Int == 1 })
+        XCTAssertTrue(timed.allSatisfy { $0["base_rss_bytes"] as? Int == 5 && $0["peak_rss_bytes"] as? Int == 5 })
         XCTAssertEqual(timed.first?["tensors_sha256"] as? String, sha256(Data(pixels.prefix(3))))
     }
 
@@ -177,5 +178,5 @@ private struct Warm: Machine {
     let facts = DeviceFacts(platform: "macOS", model: "a test", machine: "none", system: "none")
     let lowPowerMode = false
     let thermalState = "fair"
-    let footprint = 0
+    let footprint = 5
 }
