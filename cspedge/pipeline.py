@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from cspedge import api, inputs, mixing, publish, robustness, steps
 from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
 from cspedge.devices import apple, taken
-from cspedge.devices import results as returned
 from cspedge.devices.lab import Lab, opened
+from cspedge.devices.results import read_all
 from cspedge.digest import sha256_json
 from cspedge.errors import UsageError
 from cspedge.models import source as sources
@@ -70,7 +70,7 @@ def _execute(
     lab: Lab | None,
     away: DeviceUri | None,
 ) -> Outcome:
-    added = [returned.read(Path(path)) for path in options.add]
+    added = read_all(options.add)
     recipe = load_recipe(options.recipe)
     if options.model is None and options.weights is not None:
         raise UsageError("--weights needs MODEL, the name of the architecture the weights belong to")

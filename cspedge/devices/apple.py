@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cspedge import atomic
 from cspedge.devices import emit, results, uri
 from cspedge.errors import DeviceError, RuntimeMissingError, TargetError, UsageError
 from cspedge.options import RunOptions, Upto
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cspedge.models.reference import ReferenceInfo
 
 BACKEND = "coreml"
+KEPT = "device"
 
 
 def asked(options: RunOptions, upto: Upto, targets: Sequence[Target]) -> uri.DeviceUri | None:
@@ -44,6 +46,10 @@ def asked(options: RunOptions, upto: Upto, targets: Sequence[Target]) -> uri.Dev
         raise UsageError("--emit-images says how many images --emit DIR writes; give DIR")
     if options.add and options.device is not None:
         raise UsageError("--add takes the results of a device that ran by hand; give it without --device and --emit")
+    if options.robustness and (apple or options.add):
+        raise UsageError(
+            "--robustness compares here alone, and answers of mac://, ios:// and --add come from elsewhere; omit it"
+        )
     if not apple:
         return None
     assert found is not None
@@ -58,6 +64,8 @@ def asked(options: RunOptions, upto: Upto, targets: Sequence[Target]) -> uri.Dev
             f"--head features is not for device {found.text!r}: feature maps are too large to bring back; "
             "validate them here, or --head logits there"
         )
+    if options.sweep:
+        raise UsageError(f"--sweep is not for device {found.text!r}: Core ML takes no number of threads")
     if options.emit is not None:
         emit.check_folder(options.emit)
     elif sys.platform != "darwin":
@@ -100,7 +108,8 @@ def run(
 ) -> results.Returned:
     """Runs the folder that `write` writes, with Xcode's tools on this Mac, and reads its results.
 
-    Raises UsageError for a team or identifier that is none, DeviceError where a command of Xcode fails.
+    They stay in the folder `device` of `options.out`, as the runner left them. Raises UsageError for a team or
+    identifier that is none, DeviceError where a command of Xcode fails.
     """
     team, identifier = _signing(device)
     with tempfile.TemporaryDirectory(prefix="cspedge-apple-") as work:
@@ -115,7 +124,11 @@ def run(
                 raise DeviceError(
                     f"device {device.text!r}: {' '.join(command[1:3])} failed ({said}); see docs/devices.md"
                 )
-        return results.read(folder / emit.RESULTS / results.NAME)
+        kept = options.out / KEPT
+        results.read(folder / emit.RESULTS / results.NAME)  # before it takes the place of an earlier run's
+        atomic.make_folder(options.out)
+        atomic.replace_tree(folder / emit.RESULTS, kept)
+    return results.read(kept / results.NAME)
 
 
 def _signing(device: uri.DeviceUri) -> tuple[str, str]:

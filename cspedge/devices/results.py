@@ -7,7 +7,7 @@ as raw float32. Each is known by the SHA-256 that another one gives.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,21 @@ def read(path: Path) -> Returned:
             f"{asked['device']!r} on {asked['units']!r}; take both from one run"
         )
     return Returned(path=path, found=found, asked=asked)
+
+
+def read_all(paths: Sequence[str]) -> list[Returned]:
+    """Raises InputError as `read`, and UsageError where two of them have results of one artifact."""
+    found = [read(Path(path)) for path in paths]
+    first: dict[str, Path] = {}
+    for one in found:
+        for entry in one.asked["artifacts"]:
+            other = first.setdefault(entry["artifact"], one.path)
+            if other is not one.path:
+                raise UsageError(
+                    f"{str(other)!r} and {str(one.path)!r} both have results of {entry['artifact']}; a report has one "
+                    "device for an artifact, so give one of them, and make another report of the other (--out)"
+                )
+    return found
 
 
 def _json(path: Path, check: checks.Check) -> Any:

@@ -30,6 +30,8 @@ def take_in(
 
     Raises InputError where the results are of other artifacts or images, or a file is missing, changed or damaged.
     """
+    from cspedge.evaluate.steady import CAP
+
     by_label = {row.label: row for row in rows}
     asked = {entry["artifact"]: entry for entry in returned.asked["artifacts"]}
     for label, entry in asked.items():
@@ -43,6 +45,11 @@ def take_in(
                 f"{str(returned.path)!r} is of another {label} (SHA-256 {entry['sha256'][:12]}, here "
                 f"{row.artifact.sha256[:12]}); emit this run's and run it again"
             )
+    if returned.asked["rounds"] and returned.asked["per_round"] <= CAP:
+        raise InputError(
+            f"{str(returned.path)!r} has {returned.asked['per_round']} inferences a round, of which {CAP} may be "
+            "warm-up; emit it again"
+        )
     tensors = returned.asked["tensors"]
     indices = chosen(len(validation.images), tensors["images"])
     pixels = validation.images.images[indices]
@@ -163,15 +170,14 @@ class _Taken:
         return values.reshape(len(self.indices), size)
 
     def _notes(self, row: ArtifactResult, found: NDArray[np.float32]) -> list[str]:
-        """How the device's answers compare with the reference executor's, where it ran here."""
+        """How the device's answers compare with those that were found here."""
         before = row.evaluation
-        if before is None or before.evidence is not Evidence.REFERENCE_EXECUTOR or before.vectors is None:
+        if before is None or before.vectors is None or self.info.head != Head.LOGITS:
             return []
-        if self.info.head != Head.LOGITS:
-            return []
+        here = "the MIL reference executor" if before.evidence is Evidence.REFERENCE_EXECUTOR else "Core ML"
         same = (before.vectors[self.indices].argmax(1) == found.argmax(1)).mean()
         return [
-            f"{row.label}: Core ML on {self._model()} and the MIL reference executor here give the same class on "
+            f"{row.label}: Core ML on {self._model()} and {here} here give the same class on "
             f"{same:.2%} of {len(found)} images."
         ]
 

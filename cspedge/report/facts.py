@@ -83,7 +83,18 @@ def _ran_on(place: Mapping[str, Any] | None) -> str | None:
     if place is None:
         return None
     by = f" ({', '.join(place['delegates'])})" if place["delegates"] else ""
-    return f"{place['uri']}: {place['cpu']}, {place['os']}, by {place['runtime']}{by}"
+    return f"{place['uri']}: {place['cpu']}, {place['os']}, by {place['runtime']}{by}{_apple(place.get('apple'))}"
+
+
+def _apple(state: Mapping[str, Any] | None) -> str:
+    """What Core ML ran on, and the state that the device was in."""
+    if state is None:
+        return ""
+    planned = ", ".join(f"{count} operations on {name}" for name, count in sorted(state["operations"].items()))
+    power = ", in low power mode" if state["low_power_mode"] else ""
+    heat = f"thermal state {state['thermal_before']} before and {state['thermal_after']} after"
+    units = f"compute units {state['units']}{planned and f' ({planned})'}"
+    return f"; {units}; {heat}{power}; compiled in {words.milliseconds(state['compile_ms'])} ms"
 
 
 def _figures(artifact: Mapping[str, Any]) -> list[Fact]:

@@ -7,6 +7,7 @@ of the MIL reference executor, and its results say so in the name of the device;
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,11 +20,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cspedge.devices import emit
+from cspedge import api, inputs
+from cspedge.devices import apple, emit, taken
+from cspedge.devices.uri import parse
 from cspedge.digest import sha256_bytes, sha256_file, sha256_path
-from cspedge.errors import InputError, UsageError
-from cspedge.options import RunOptions, Upto
+from cspedge.errors import DeviceError, InputError, UsageError
+from cspedge.inputs import Validation
+from cspedge.models import source
+from cspedge.models.reference import ReferenceInfo
+from cspedge.options import RunOptions, Silent, Upto
 from cspedge.pipeline import Outcome, execute
+from cspedge.store import Store
 from cspedge.types import Evidence
 
 DEVICE = "a test's device: the MIL reference executor, no Core ML"
@@ -115,7 +122,7 @@ def test_the_folder_holds_what_its_description_says(emitted: Emitted) -> None:
     assert subprocess.run(["sh", "-n", emitted.folder / "run.sh"]).returncode == 0
     readme = (emitted.folder / "README.md").read_text()
     assert "coreml/fp16, coreml/int8), 20 images" in readme
-    assert "10 rounds of 10 timed inferences" in readme
+    assert "10 rounds of 40 inferences" in readme
 
 
 def test_a_folder_that_is_not_empty_is_left_as_it_is(emitted: Emitted, tmp_path: Path) -> None:
@@ -198,6 +205,116 @@ def test_results_are_taken_in(emitted: Emitted, results: Path) -> None:
     assert outcome.report["artifacts"][1]["latency"]["speedup_vs_fp32"] is not None
     shown = (emitted.options["out"] / "report.html").read_text()
     assert "threads as the runtime chooses" in shown
+    assert "compute units cpuOnly; thermal state nominal before and nominal after; compiled in" in shown
+
+
+def test_two_devices_for_one_artifact_are_refused(emitted: Emitted, results: Path) -> None:
+    path = str(results / "results.json")
+    other = shutil.copytree(results, results.with_name("others")) / "results.json"
+    with pytest.raises(UsageError, match="both have results of coreml/fp16; a report has one device"):
+        emitted.run(add=(path, str(other)))
+
+
+@pytest.fixture
+def xcrun(
+    emitted: Emitted, results: Path, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Path]:
+    """Puts a shell script in the place of Xcode's xcrun, which only a Mac has; the file where it notes its arguments.
+
+    Its body finds the program for tests as $check, and the answers as $answers.
+    """
+
+    def install(body: str) -> Path:
+        said, script = tmp_path / "said", tmp_path / "xcrun"
+        names = {"said": said, "check": programs / "CspEdgeRunnerCheck", "answers": results.with_name("answers.json")}
+        lines = [f"{name}={shlex.quote(str(value))}" for name, value in names.items()]
+        script.write_text("\n".join(["#!/bin/sh", *lines, 'echo "$*" >> "$said"', body]))
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        return said
+
+    return install
+
+
+@pytest.fixture(scope="module")
+def validation(emitted: Emitted) -> tuple[Validation, ReferenceInfo]:
+    """What the run of `emitted` had, from its store."""
+    options = RunOptions(**emitted.options)
+    ledger = inputs.Ledger(store=Store(options.workspace), ui=Silent(), name="again")
+    loaded = inputs.load_model(source.resolve(None, None, None), options, ledger)
+    listed = api.list_images(options.val, "val")
+    found = inputs.validation_images(options, listed, inputs.find_labels(listed, loaded.info), loaded, ledger)
+    return found, loaded.info
+
+
+PHONE = "ios://00008110-0012345A3E61801E?units=cpuOnly"
+# what xcodebuild and devicectl would leave, in the folder that they are called in
+ON_PHONE = """case "$1" in
+xcodebuild) ;;
+devicectl) "$check" targets/coreml/runner/Device/Job results "$answers" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "body", "calls"),
+    [
+        ("mac://?units=cpuOnly", 'shift 7; "$check" "$@" "$answers"', ["swift run --package-path targets/coreml"]),
+        (PHONE, ON_PHONE, ["xcodebuild test", "devicectl device"]),
+    ],
+)
+def test_driving_xcode_s_tools(
+    emitted: Emitted,
+    validation: tuple[Validation, ReferenceInfo],
+    xcrun: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    body: str,
+    calls: list[str],
+) -> None:
+    """The commands in order, in a folder of their own; what they leave there is read."""
+    monkeypatch.setenv("CSPEDGE_TEAM", "ABCDE12345")
+    said = xcrun(body)
+    options = RunOptions(**emitted.options)
+    found = apple.run(parse(device), emitted.outcome.results, *validation, options, Upto.BENCH)
+    assert found.asked["device"] == device
+    assert found.path == options.out / "device" / "results.json"
+    rows, _ = taken.take_in(found, emitted.outcome.results, *validation, seed=0)
+    assert [row.evaluation.evidence for row in rows if row.evaluation] == [Evidence.MEASURED] * 2
+    assert [entry["artifact"] for entry in found.found["artifacts"]] == list(LABELS)
+    lines = said.read_text().splitlines()
+    assert len(lines) == len(calls)
+    assert all(line.startswith(call) for line, call in zip(lines, calls, strict=True))
+
+
+def test_what_xcode_says_when_it_fails(
+    emitted: Emitted, validation: tuple[Validation, ReferenceInfo], xcrun: Callable[[str], Path]
+) -> None:
+    xcrun("echo 'error: no such device' >&2; exit 70")
+    options = RunOptions(**emitted.options)
+    with pytest.raises(DeviceError, match=r"device 'mac://': swift run failed \(error: no such device\); see"):
+        apple.run(parse("mac://"), emitted.outcome.results, *validation, options, Upto.BENCH)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("CSPEDGE_TEAM", "my team", "the environment's CSPEDGE_TEAM is 'my team'; device"),
+        ("CSPEDGE_RUNNER_ID", "a b", "the environment's CSPEDGE_RUNNER_ID is 'a b'"),
+    ],
+)
+def test_whose_app_it_is(
+    emitted: Emitted,
+    validation: tuple[Validation, ReferenceInfo],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    words: str,
+) -> None:
+    monkeypatch.setenv("CSPEDGE_TEAM", "ABCDE12345")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=words):
+        apple.run(parse(PHONE), emitted.outcome.results, *validation, RunOptions(**emitted.options), Upto.BENCH)
 
 
 Change = Callable[[Path], None]
@@ -275,7 +392,11 @@ BAD: dict[str, tuple[Change, str]] = {
     "a round too few": (edit(lambda v: v["artifacts"][0]["timed"].pop()), "has 9 rounds of coreml/fp16, and 10 were"),
     "a sample too many": (
         edit(lambda v: v["artifacts"][0]["timed"][0]["samples_ms"].append(1.0)),
-        "its number of samples is 11, and 10 was asked for",
+        "its number of samples is 41, and 40 was asked for",
+    ),
+    "too few for a warm-up": (
+        edit(lambda v: v.update(per_round=30), "run.json"),
+        "has 30 inferences a round, of which 30",
     ),
     "a negative time": (
         edit(lambda v: v["artifacts"][0]["timed"][0].update(load_ms=-1)),

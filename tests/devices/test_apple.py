@@ -25,6 +25,8 @@ PHONE = "ios://00008110-0012345A3E61801E"
             "runs Core ML artifacts alone, and openvino would be run too",
         ),
         (["--device", "mac://", "--head", "features"], 2, "--head features is not for device 'mac://'"),
+        (["--device", "mac://", "--sweep", "1,2"], 2, "--sweep is not for device 'mac://': Core ML takes no number"),
+        (["--device", "mac://", "--robustness", "8"], 2, "--robustness compares here alone"),
         (["--emit", "DIR"], 2, "--emit is for --device mac://[?units=UNITS] and --device ios://UDID[?units=UNITS]"),
         (["--device", "local-process://", "--emit", "DIR"], 2, "--emit is for --device mac://"),
         (["--emit-images", "5"], 2, "--emit-images says how many images --emit DIR writes; give DIR"),

@@ -15,6 +15,8 @@
 
         public func compile(_ package: URL) async throws -> URL { try await MLModel.compileModel(at: package) }
 
+        public func discard(_ compiled: URL) { try? FileManager.default.removeItem(at: compiled) }
+
         public func load(
             _ compiled: URL, shape: [Int], outputs: [String], units: ComputeUnits
         ) throws -> any TimedSession {

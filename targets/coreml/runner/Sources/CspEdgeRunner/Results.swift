@@ -28,6 +28,8 @@ public struct Line: Encodable, Equatable, Sendable {
     let firstMs: Double
     let samplesMs: [Double]
     let peakRssBytes: Int
+    /// Before the model was loaded.
+    let baseRssBytes: Int
 
     private enum CodingKeys: String, CodingKey {
         case artifact, sha256, runtime, delegates, threads, images
@@ -37,6 +39,7 @@ public struct Line: Encodable, Equatable, Sendable {
         case firstMs = "first_ms"
         case samplesMs = "samples_ms"
         case peakRssBytes = "peak_rss_bytes"
+        case baseRssBytes = "base_rss_bytes"
     }
 
     // by hand: the synthesised one leaves out what is nil, and every key is there in every line
@@ -54,6 +57,7 @@ public struct Line: Encodable, Equatable, Sendable {
         try fields.encode(firstMs, forKey: .firstMs)
         try fields.encode(samplesMs, forKey: .samplesMs)
         try fields.encode(peakRssBytes, forKey: .peakRssBytes)
+        try fields.encode(baseRssBytes, forKey: .baseRssBytes)
     }
 }
 

@@ -19,6 +19,9 @@ public protocol Engine: Sendable {
 
     /// How many operations it means to run on each of its devices; empty where it does not tell.
     func operations(_ compiled: URL, units: ComputeUnits) async throws -> [String: Int]
+
+    /// Removes what `compile` made.
+    func discard(_ compiled: URL)
 }
 
 /// The machine that a run is on.
@@ -51,10 +54,12 @@ public struct Runner: Sendable {
         try job.text.write(to: results.appendingPathComponent(Job.fileName), options: .atomic)
         let before = machine.thermalState
         var ready: [Ready] = []
+        var made: [URL] = []
+        defer { for compiled in made { engine.discard(compiled) } }
         var failures: [Results.Failure] = []
         for artifact in job.description.artifacts {
             do {
-                ready.append(try await validate(artifact, job, results))
+                ready.append(try await validate(artifact, job, results, &made))
             } catch {
                 failures.append(Results.Failure(artifact: artifact.artifact, reason: sentence(error)))
             }
@@ -83,11 +88,14 @@ public struct Runner: Sendable {
         }
     }
 
-    private func validate(_ artifact: RunDescription.Artifact, _ job: Job, _ results: URL) async throws -> Ready {
+    private func validate(
+        _ artifact: RunDescription.Artifact, _ job: Job, _ results: URL, _ made: inout [URL]
+    ) async throws -> Ready {
         let clock = ContinuousClock()
         let start = clock.now
         let compiled = try await engine.compile(job.url(artifact))
         let compileMs = (clock.now - start).milliseconds
+        made.append(compiled)
         let operations = try await engine.operations(compiled, units: job.description.units)
         let opened = try open(artifact, compiled, job)
         let place = results.appendingPathComponent("\(artifact.fileName).f32")
@@ -108,7 +116,7 @@ public struct Runner: Sendable {
             delegates: delegates(operations), images: job.description.tensors.images,
             tensorsSha256: job.description.tensors.sha256, outputsSha256: try sha256(fileAt: place),
             loadMs: opened.loadMs, firstMs: opened.firstMs, samplesMs: [],
-            peakRssBytes: max(opened.footprint, machine.footprint))
+            peakRssBytes: max(opened.footprint, machine.footprint), baseRssBytes: opened.base)
         return Ready(
             artifact: artifact, compiled: compiled, compileMs: compileMs, operations: operations, validated: line)
     }
@@ -141,18 +149,21 @@ public struct Runner: Sendable {
             artifact: ready.artifact.artifact, sha256: ready.artifact.sha256, runtime: engine.runtime,
             delegates: delegates(ready.operations), images: 1, tensorsSha256: digest, outputsSha256: nil,
             loadMs: opened.loadMs, firstMs: opened.firstMs, samplesMs: samples.map(\.milliseconds),
-            peakRssBytes: max(opened.footprint, machine.footprint))
+            peakRssBytes: max(opened.footprint, machine.footprint), baseRssBytes: opened.base)
     }
 
     private struct Opened {
         let session: any TimedSession
         let loadMs: Double
         let firstMs: Double
+        /// Before the model was loaded, and after its first inference.
+        let base: Int
         let footprint: Int
     }
 
     private func open(_ artifact: RunDescription.Artifact, _ compiled: URL, _ job: Job) throws -> Opened {
         let clock = ContinuousClock()
+        let base = machine.footprint
         let start = clock.now
         let session = try engine.load(
             compiled, shape: [1] + job.description.tensors.shape, outputs: artifact.outputs.map(\.name),
@@ -160,7 +171,7 @@ public struct Runner: Sendable {
         let loaded = clock.now
         let first = try session.times(job.input(0), count: 1)
         return Opened(
-            session: session, loadMs: (loaded - start).milliseconds, firstMs: first[0].milliseconds,
+            session: session, loadMs: (loaded - start).milliseconds, firstMs: first[0].milliseconds, base: base,
             footprint: machine.footprint)
     }
 

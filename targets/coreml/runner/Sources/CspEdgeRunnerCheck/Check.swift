@@ -35,6 +35,8 @@ struct Recorded: Engine {
 
     func compile(_ package: URL) throws -> URL { package }
 
+    func discard(_ compiled: URL) {}
+
     func operations(_ compiled: URL, units: ComputeUnits) -> [String: Int] { [:] }
 
     func load(

@@ -43,6 +43,7 @@ final class RunnerTests: XCTestCase {
         let timed = try XCTUnwrap(artifact["timed"] as? [[String: Any]])
         XCTAssertEqual(timed.map { ($0["samples_ms"] as? [Double])?.count }, [3, 3])
         XCTAssertTrue(timed.allSatisfy { $0["outputs_sha256"] is NSNull && $0["images"] as? Int == 1 })
+        XCTAssertTrue(timed.allSatisfy { $0["base_rss_bytes"] as? Int == 5 && $0["peak_rss_bytes"] as? Int == 5 })
         XCTAssertEqual(timed.first?["tensors_sha256"] as? String, sha256(Data(pixels.prefix(3))))
     }
 
@@ -50,6 +51,8 @@ final class RunnerTests: XCTestCase {
         try await run()
         let failures = try XCTUnwrap(try read()["failures"] as? [[String: String]])
         XCTAssertEqual(failures, [["artifact": "coreml/fp16", "reason": "it does not load"]])
+        let left = try FileManager.default.contentsOfDirectory(atPath: place("models").path)
+        XCTAssertEqual(left.sorted(), ["bad.mlpackage", "good.mlpackage"], "what was compiled is gone")
     }
 
     func testResultsOfAnEarlierRunAreGoneBeforeAnotherOneFails() async throws {
@@ -144,14 +147,20 @@ final class RunnerTests: XCTestCase {
 private struct Sums: Engine {
     let runtime = Line.Runtime(name: "sums", version: "1")
 
-    func compile(_ package: URL) throws -> URL { package }
+    func compile(_ package: URL) throws -> URL {
+        let copy = package.deletingPathExtension().appendingPathExtension("compiled")
+        try FileManager.default.copyItem(at: package, to: copy)
+        return copy
+    }
+
+    func discard(_ compiled: URL) { try? FileManager.default.removeItem(at: compiled) }
 
     func operations(_ compiled: URL, units: ComputeUnits) -> [String: Int] { ["CPU": 1, "NeuralEngine": 2] }
 
     func load(
         _ compiled: URL, shape: [Int], outputs: [String], units: ComputeUnits
     ) throws -> any TimedSession {
-        if compiled.lastPathComponent == "bad.mlpackage" { throw RunnerError("it does not load") }
+        if compiled.lastPathComponent == "bad.compiled" { throw RunnerError("it does not load") }
         return Sum()
     }
 }
@@ -169,5 +178,5 @@ private struct Warm: Machine {
     let facts = DeviceFacts(platform: "macOS", model: "a test", machine: "none", system: "none")
     let lowPowerMode = false
     let thermalState = "fair"
-    let footprint = 0
+    let footprint = 5
 }
