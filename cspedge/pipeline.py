@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cspedge import api, inputs, mixing, publish, robustness, steps
+from cspedge import api, inputs, layers, mixing, publish, robustness, steps
 from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
 from cspedge.devices.lab import Lab, opened
 from cspedge.digest import sha256_json
@@ -56,6 +56,8 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
     if options.model is None and options.weights is not None:
         raise UsageError("--weights needs MODEL, the name of the architecture the weights belong to")
     robustness.check(options)
+    if options.trace:
+        layers.check([target for target, _ in chosen])
     sources.check_name(options.model)
     _check_data(options, upto, chosen)  # before weights are fetched
     source = sources.resolve(options.model, options.weights, options.labels)
@@ -112,6 +114,11 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
     if listed is not None:
         validation = inputs.validation_images(options, listed, labels, loaded, ledger)
         results = [steps.evaluate(r, validation, loaded, options, ledger, lab) for r in results]
+        if options.trace:
+            targets = {target.name: target for target, _ in chosen}
+            results = [
+                steps.trace(r, targets[r.target], loaded, quantized, validation, options, ledger) for r in results
+            ]
         conditions: tuple[robustness.Condition, ...] = ()
         if options.robustness and labels is not None:
             conditions = robustness.conditions(options, listed, labels, loaded, ledger)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cspedge.layers import Trace
+    from cspedge.robustness import Corrupted
+
 
 class Precision(StrEnum):
     """Numeric format of an artifact: `int8` means int8 weights per channel and int8 activations."""
@@ -197,23 +200,6 @@ class Closeness:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corrupted:
-    """One artifact's answers to n corrupted images beside fp32's to the same, fractions of 1 (`cspedge.robustness`).
-
-    name: of the corruption; only_reference, only_artifact: images that one of the two alone gets right.
-    """
-
-    name: str
-    n: int
-    top1: float
-    drop_top1: float
-    drop_ci95: tuple[float, float]
-    agreement: float
-    only_reference: int
-    only_artifact: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Single-image latency of one artifact on one device."""
 
@@ -333,6 +319,7 @@ class ArtifactResult:
     manifest: str | None = None
     kept: Kept | None = None
     robustness: tuple[Corrupted, ...] = ()
+    trace: Trace | None = None
 
     @property
     def label(self) -> str:

@@ -62,6 +62,7 @@ def call(command: Callable[..., Any], args: list[str] | None = None) -> int:
 
 def _execute(given: dict[str, Any], upto: Upto, *, config: str | None, continues: bool, as_json: bool) -> Outcome:
     from cspedge.pipeline import execute
+    from cspedge.report.layers import lines as trace_lines
 
     options, message = opt.build(given, config=config, continues=continues)
     ui = ConsoleUi()
@@ -78,6 +79,8 @@ def _execute(given: dict[str, Any], upto: Upto, *, config: str | None, continues
         robust = robustness_table(outcome.report)
         if robust is not None:
             console.print(robust)
+        for line in trace_lines(outcome.report):
+            console.print(line, soft_wrap=True, markup=False)
         _print_verdict(outcome.report, console)
         console.print(f"written to {options.out}: {', '.join(outcome.files)}", soft_wrap=True)
     return outcome
@@ -122,6 +125,7 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
         threads: opt.Threads = None,
         seed: opt.Seed = None,
         no_thumbnails: opt.NoThumbnails = False,
+        trace: opt.Trace = False,
         robustness: opt.Robustness = None,
         device: opt.Device = None,
         json: opt.Json = False,

@@ -53,6 +53,9 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the
 NoThumbnails = Annotated[
     bool, typer.Option("--no-thumbnails", help="The report names the images that flip and shows none of them.")
 ]
+Trace = Annotated[
+    bool, typer.Option("--trace", help="Also compare Core ML packages layer by layer; the first that differs is named.")
+]
 Robustness = Annotated[
     int | None,
     typer.Option(
@@ -121,8 +124,9 @@ def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tupl
         merged["placement"] = _placement(merged["placement"])
     out = Path(merged.pop("out", "cspedge-out"))
     explain = bool(given.get("explain"))
+    trace = bool(given.get("trace"))
     options = RunOptions(
-        workspace=workspace, out=out, targets=targets, precisions=precisions, explain=explain, **merged
+        workspace=workspace, out=out, targets=targets, precisions=precisions, explain=explain, trace=trace, **merged
     )
     assert all(isinstance(p, Precision) for p in options.precisions)
     return options, message
