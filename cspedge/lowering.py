@@ -75,7 +75,7 @@ def lower(
     precision = Precision(precision)
     check_precision(spec, precision)
     backend = require(spec)
-    placed = _place(model, spec, precision, keep)
+    placed = placed_for(model, spec, precision, keep)
     path = out / f"{name}.{precision}{backend.suffix}"
     start = time.perf_counter()
     with sdk_errors(spec, precision, "lower"):
@@ -126,7 +126,8 @@ def sdk_errors(target: Target, precision: Precision, what: str) -> Any:
         ) from error
 
 
-def _place(model: QuantizedModel, target: Target, precision: Precision, keep: Collection[str]) -> PlacedModel:
+def placed_for(model: QuantizedModel, target: Target, precision: Precision, keep: Collection[str]) -> PlacedModel:
+    """The graph that a target's artifact is lowered from; keep: tensors that stay in float. Raises UsageError."""
     from cspedge.quantize.islands import check_keep
     from cspedge.quantize.placement import place, place_float
 

@@ -64,6 +64,7 @@ class RunOptions:
     budget: Budget | None = None
     explain: bool = False
     no_thumbnails: bool = False
+    trace: bool = False  # compare Core ML packages layer by layer
     robustness: int = 0  # validation images that int8 artifacts are compared on under mild corruptions, too
     device: str | None = None  # where artifacts are validated and timed; None: in this process
     emit: Path | None = None  # a folder to write, to run on an Apple device by hand

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspedge import api, inputs, mixing, publish, robustness, steps
+from cspedge import api, inputs, layers, mixing, publish, robustness, steps
 from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
 from cspedge.devices import apple, taken
 from cspedge.devices.lab import Lab, opened
@@ -75,6 +75,8 @@ def _execute(
     if options.model is None and options.weights is not None:
         raise UsageError("--weights needs MODEL, the name of the architecture the weights belong to")
     robustness.check(options)
+    if options.trace:
+        layers.check([target for target, _ in chosen])
     sources.check_name(options.model)
     _check_data(options, upto, chosen)  # before weights are fetched
     source = sources.resolve(options.model, options.weights, options.labels)
@@ -139,6 +141,11 @@ def _execute(
             if options.robustness and labels is not None:
                 conditions = robustness.conditions(options, listed, labels, loaded, ledger)
             results = _answers(results, validation, conditions, loaded, options, upto, ledger, lab, away)
+            if options.trace:
+                targets = {target.name: target for target, _ in chosen}
+                results = [
+                    steps.trace(r, targets[r.target], loaded, quantized, validation, options, ledger) for r in results
+                ]
             said: list[str] = []
             for one in added:
                 results, notes = taken.take_in(one, results, validation, loaded.info, options.seed)

@@ -13,13 +13,30 @@ from cspedge.data.corrupt import MILD, Corruption
 from cspedge.errors import UsageError
 from cspedge.inputs import Ledger, Loaded, Validation, load_images, reference_vectors
 from cspedge.options import RunOptions
-from cspedge.types import Corrupted, Head, ImageSet
+from cspedge.types import Head, ImageSet
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from cspedge.data.images import ImageList
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corrupted:
+    """One artifact's answers to n corrupted images beside fp32's to the same, fractions of 1.
+
+    name: of the corruption; only_reference, only_artifact: images that one of the two alone gets right.
+    """
+
+    name: str
+    n: int
+    top1: float
+    drop_top1: float
+    drop_ci95: tuple[float, float]
+    agreement: float
+    only_reference: int
+    only_artifact: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ CODE: Mapping[str, int] = {
     "lower": 3,
     "evaluate": 2,
     "robustness": 1,
+    "trace": 1,
     "bench": 2,
     "runner": 1,
     "instructions": 1,

@@ -18,8 +18,12 @@ from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, Head, 
 if TYPE_CHECKING:
     from cspedge.backends.base import Session
     from cspedge.devices.lab import Lab
-    from cspedge.quantize.placement import QuantizedModel
+    from cspedge.quantize.placement import PlacedModel, QuantizedModel
     from cspedge.robustness import Condition
+
+
+# what was found before a later step failed says nothing about what ships: an artifact that failed has no figures
+_NOTHING: Mapping[str, Any] = {"evaluation": None, "latency": None, "robustness": (), "trace": None}
 
 
 def _float_model(loaded: Loaded) -> QuantizedModel:
@@ -95,14 +99,14 @@ def _guarded(
         return step(row)
     except RuntimeMissingError as error:
         ledger.ui.note(str(error))
-        return replace(row, status=Status.UNAVAILABLE, reason=str(error))
+        return replace(row, status=Status.UNAVAILABLE, reason=str(error), **_NOTHING)
     except TargetError as error:
         if error.__cause__ is not None:
             log = options.workspace / "logs" / f"{row.target}-{row.precision}.txt"
             atomic.make_folder(log.parent)
             atomic.write_text(log, "".join(traceback.format_exception(error)))
         ledger.ui.note(str(error))
-        return replace(row, status=Status.FAILED, reason=str(error))
+        return replace(row, status=Status.FAILED, reason=str(error), **_NOTHING)
 
 
 def evaluate(
@@ -191,6 +195,37 @@ def robustness(
         stored = ledger.stage(task, "robustness", inputs, build)
         found = [judged(c, stages.read_array(c.corruption.name, stored)) for c in conditions]
         return replace(row, robustness=tuple(found))
+
+    return _guarded(row, step, options, ledger)
+
+
+def trace(
+    row: ArtifactResult,
+    target: Target,
+    loaded: Loaded,
+    quantized: Quantized | None,
+    validation: Validation,
+    options: RunOptions,
+    ledger: Ledger,
+) -> ArtifactResult:
+    """A Core ML artifact beside PT2E layer by layer; others as they are. target: as it was lowered."""
+    from cspedge import layers, lowering
+
+    if target.backend != layers.BACKEND:
+        return row
+
+    def step(row: ArtifactResult) -> ArtifactResult:
+        artifact = row.artifact
+        assert artifact is not None
+        int8 = artifact.precision is Precision.INT8 and quantized is not None
+
+        def placed() -> PlacedModel:
+            model = quantized.model() if int8 and quantized else _float_model(loaded)
+            return lowering.placed_for(model, target, artifact.precision, artifact.float_tensors)
+
+        basis = [loaded.stored.digest, *([quantized.stored.digest] if int8 and quantized else [])]
+        with lowering.sdk_errors(target, artifact.precision, "trace"):
+            return replace(row, trace=layers.traced(artifact, target, placed, basis, validation, ledger))
 
     return _guarded(row, step, options, ledger)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cspedge.evaluate.timing import BenchProtocol, ColdStart, NoiseCheck, ThreadPoint
+    from cspedge.layers import Trace
+    from cspedge.robustness import Corrupted
 
 
 class Precision(StrEnum):
@@ -197,23 +199,6 @@ class Closeness:
     cosine_mean: float
     cosine_min: float
     neighbour_agreement: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Corrupted:
-    """One artifact's answers to n corrupted images beside fp32's to the same, fractions of 1 (`cspedge.robustness`).
-
-    name: of the corruption; only_reference, only_artifact: images that one of the two alone gets right.
-    """
-
-    name: str
-    n: int
-    top1: float
-    drop_top1: float
-    drop_ci95: tuple[float, float]
-    agreement: float
-    only_reference: int
-    only_artifact: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -421,6 +406,7 @@ class ArtifactResult:
     manifest: str | None = None
     kept: Kept | None = None
     robustness: tuple[Corrupted, ...] = ()
+    trace: Trace | None = None
 
     @property
     def label(self) -> str:

@@ -95,6 +95,7 @@ def execute(
 ) -> Outcome:
     """Runs the stages up to `upto` and prints what came of it; quiet: something else goes to stdout."""
     from cspedge.pipeline import execute as run_stages
+    from cspedge.report.layers import lines as trace_lines
 
     options, message = opt.build(given, config=config, continues=continues)
     ui = ConsoleUi()
@@ -113,6 +114,8 @@ def execute(
         for table in (sweep_table(outcome.report), robustness_table(outcome.report)):
             if table is not None:
                 console.print(table)
+        for line in trace_lines(outcome.report):
+            console.print(line, soft_wrap=True, markup=False)
         _print_verdict(outcome.report, console)
         console.print(f"written to {options.out}: {', '.join(outcome.files)}", soft_wrap=True)
     return outcome
@@ -168,6 +171,7 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool, pro
         sweep: opt.Sweep = None,
         seed: opt.Seed = None,
         no_thumbnails: opt.NoThumbnails = False,
+        trace: opt.Trace = False,
         robustness: opt.Robustness = None,
         device: opt.Device = None,
         emit: opt.Emit = None,

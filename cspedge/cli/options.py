@@ -57,6 +57,9 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the
 NoThumbnails = Annotated[
     bool, typer.Option("--no-thumbnails", help="The report names the images that flip and shows none of them.")
 ]
+Trace = Annotated[
+    bool, typer.Option("--trace", help="Also compare Core ML packages layer by layer; the first that differs is named.")
+]
 Robustness = Annotated[
     int | None,
     typer.Option(
@@ -143,7 +146,7 @@ def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tupl
     if protocol is not None:
         merged["protocol"] = _protocol(protocol)
     out = Path(merged.pop("out", "cspedge-out"))
-    merged["explain"] = bool(given.get("explain"))
+    merged |= {name: bool(given.get(name)) for name in ("explain", "trace")}
     if given.get("emit"):
         merged["emit"] = Path(given["emit"])
     merged |= {"emit_images": given.get("emit_images"), "add": tuple(given.get("add") or ())}

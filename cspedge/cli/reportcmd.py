@@ -56,6 +56,7 @@ def report(
     sweep: opt.Sweep = None,
     seed: opt.Seed = None,
     no_thumbnails: opt.NoThumbnails = False,
+    trace: opt.Trace = False,
     robustness: opt.Robustness = None,
     device: opt.Device = None,
     emit: opt.Emit = None,

@@ -231,6 +231,7 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "accuracy": None if evaluation is None or evaluation.accuracy is None else _plain(asdict(evaluation.accuracy)),
         "paired": None if evaluation is None or evaluation.paired is None else _plain(asdict(evaluation.paired)),
         "robustness": [_plain(asdict(row)) for row in result.robustness],
+        "trace": None if result.trace is None else _plain(asdict(result.trace)),
         "outputs": [] if evaluation is None else [asdict(row) for row in evaluation.outputs],
         "pt2e": {"sqnr_db": artifact.check_sqnr_db, "max_abs_diff": artifact.check_max_abs} if artifact else None,
         "latency": _plain(asdict(result.latency)) if result.latency else None,

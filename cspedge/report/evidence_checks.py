@@ -69,6 +69,25 @@ CORRUPTED = checks.list_of(
     )
 )
 
+# A Core ML package beside PT2E, in the program's order; nulls as in `cspedge.layers.TracedLayer`.
+TRACE = checks.closed(
+    {
+        "n": checks.count,
+        "limit_db": checks.number(),
+        "layers": checks.list_of(
+            checks.closed(
+                {
+                    "name": checks.name,
+                    "module": checks.text,
+                    "kind": checks.name,
+                    "sqnr_db": checks.or_null(checks.number()),
+                    "max_abs_diff": checks.or_null(checks.number(0)),
+                }
+            )
+        ),
+    }
+)
+
 
 def rules(report: Mapping[str, Any]) -> None:
     """What those parts demand of one another. Raises UsageError."""

@@ -218,6 +218,7 @@ _ARTIFACT = checks.closed(
         "manifest": checks.or_null(checks.text),
         "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
         "ran_on": checks.or_null(evidence_checks.RAN_ON),
+        "trace": checks.or_null(evidence_checks.TRACE),  # null: not asked for (--trace), or no Core ML package
         "robustness": evidence_checks.CORRUPTED,  # empty: not asked for, or a float artifact
         "instructions": checks.or_null(evidence_checks.INSTRUCTIONS),  # null: not emulated, or not counted
         "images": checks.or_null(single_images.IMAGES),  # absent or null as paired

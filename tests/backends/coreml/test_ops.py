@@ -341,6 +341,25 @@ def test_meaning(mil: Make, case: str, half: bool, monkeypatch: pytest.MonkeyPat
         assert np.array_equal(found, halved(found))
 
 
+@pytest.mark.parametrize("number", [15, 16, 18])
+def test_meaning_is_the_same_in_every_opset(mil: Make, number: int) -> None:
+    """iOS 15, 16 and 18 save some ops with other parameters; iOS 17 is above, op by op. One program with every case."""
+    cases = [case for case in CASES if (case, number) != ("conv_same_lower", 15)]  # not in iOS 15
+
+    def every(mb: Any, x: Any) -> Any:
+        return tuple(build(case, False)(mb, x) for case in cases)
+
+    program = read_program(mil(every, SHAPE, target=f"iOS{number}"))
+    assert program.opset == f"CoreML{number - 10}"
+    x = np.random.Generator(np.random.PCG64(7)).standard_normal(SHAPE).astype(np.float32) * 2
+    found = Executor(program)(torch.from_numpy(x))
+    for case, value in zip(cases, found, strict=True):
+        expected = CASES[case][1](x.astype(np.float64))
+        np.testing.assert_allclose(
+            value.flatten().numpy(), expected.reshape(-1), rtol=3e-6, atol=3e-6, err_msg=f"{case}, iOS {number}"
+        )
+
+
 @pytest.mark.parametrize("case", ["add", "sub", "mul", "real_div", "sigmoid_hard", "leaky_relu"])
 def test_elementwise_fp16_is_correctly_rounded(mil: Make, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "OTHER", OTHER.astype(np.float16).astype(np.float32))
