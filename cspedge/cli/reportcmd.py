@@ -1,4 +1,4 @@
-"""`cspedge report`: the last stage of a run, or reports that are there already: one again, two compared."""
+"""`cspedge report`: the last stage of a run, or reports that are there: one again, two compared, or an overview."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from cspedge.errors import UsageError
 Subjects = Annotated[
     list[str] | None,
     typer.Argument(
-        help="A model as for `run`; or reports (report.json, or the folder that --out named): one again, two compared.",
+        help="A model as for `run`; or reports (report.json, or the folder that --out named): one again, "
+        "two compared, more in an overview.",
         metavar="[MODEL | REPORT...]",
     ),
 ]
@@ -108,7 +109,7 @@ def _given(names: list[str], given: dict[str, Any]) -> int:
     if len(reports) == 1:
         return _again(reports[0].report, given)
     if len(reports) > 2:
-        raise UsageError(f"{len(reports)} reports are given; two can be compared")
+        return _overview(reports, given)
     return _compare(reports, given)
 
 
@@ -132,17 +133,12 @@ def _again(found: dict[str, Any], given: dict[str, Any]) -> int:
 
 def _compare(reports: list[Any], given: dict[str, Any]) -> int:
     """Two reports: comparison.json and comparison.html in --out, what got worse on stdout."""
-    from cspedge import atomic
     from cspedge.report import compare_html, compare_markdown, compare_words
     from cspedge.report.compare import compare
 
     found = compare(*reports)
-    out = Path(given["out"] or "cspedge-out")
-    atomic.make_folder(out)
-    atomic.write_json(out / "comparison.json", found)
-    atomic.write_text(out / "comparison.html", compare_html.render(found))
-    if given["markdown"] is not None:
-        _write_markdown(compare_markdown.render(found), given["markdown"])
+    pages = {"comparison.json": found, "comparison.html": compare_html.render(found)}
+    out = _publish(pages, compare_markdown.render(found), given)
     if given["json"]:
         print_json(found)
     elif given["markdown"] != "-":
@@ -151,8 +147,38 @@ def _compare(reports: list[Any], given: dict[str, Any]) -> int:
         for sentence in found["worse"]:
             console.print(f"  {sentence}", soft_wrap=True, markup=False)
         console.print(f"{compare_words.counts(found)}", soft_wrap=True, markup=False)
-        console.print(f"written to {out}: comparison.json, comparison.html", soft_wrap=True, markup=False)
+        console.print(f"written to {out}: {', '.join(pages)}", soft_wrap=True, markup=False)
     return 1 if given["check"] and found["worse"] else 0
+
+
+def _overview(reports: list[Any], given: dict[str, Any]) -> int:
+    """Three reports or more: overview.json and overview.html in --out."""
+    from cspedge.report import overview, overview_markdown
+
+    found = overview.overview(reports)
+    pages = {"overview.json": found, "overview.html": overview.render(found)}
+    out = _publish(pages, overview_markdown.render(found), given)
+    if given["json"]:
+        print_json(found)
+    elif given["markdown"] != "-":
+        console = stdout_console()
+        counts = ", ".join(f"{count} {word}" for word, count in found["verdicts"].items())
+        console.print(f"{len(reports)} runs: {counts}", style="bold", markup=False)
+        console.print(f"written to {out}: {', '.join(pages)}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _publish(pages: dict[str, Any], markdown: str, given: dict[str, Any]) -> Path:
+    """Writes values as JSON and text as it is into --out, and the Markdown where it was asked for."""
+    from cspedge import atomic
+
+    out = Path(given["out"] or "cspedge-out")
+    atomic.make_folder(out)
+    for name, content in pages.items():
+        (atomic.write_text if isinstance(content, str) else atomic.write_json)(out / name, content)
+    if given["markdown"] is not None:
+        _write_markdown(markdown, given["markdown"])
+    return out
 
 
 def _write_markdown(text: str, where: str) -> None:

@@ -88,6 +88,14 @@ def latency_ratio(
     return float(np.median(b_ms) / np.median(a_ms)), (float(low), float(high))
 
 
+def median_interval(samples_ms: Sequence[float], *, seed: int = 0) -> tuple[float, float] | None:
+    """95 % percentile bootstrap interval of the median of samples in the order measured; None with too few."""
+    if len(samples_ms) < LEAST_SAMPLES:
+        return None
+    low, high = np.percentile(_medians(np.asarray(samples_ms, np.float64), np.random.default_rng(seed)), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def _medians(samples: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     length = len(samples) // STRETCHES  # the first few of a remainder are left out
     parts = samples[-length * STRETCHES :].reshape(STRETCHES, length)

@@ -63,10 +63,10 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def _plots(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The head's own plot under "close", and latency and size."""
+    """The head's own plot under "close", latency and size; "samples" and "pareto" where something was timed."""
     from markupsafe import Markup
 
-    from cspedge.report import levels, plots
+    from cspedge.report import levels, pareto, plots, strip
 
     artifacts, head = list(report["artifacts"]), report["model"]["head"]
     if head == Head.FEATURES:
@@ -74,6 +74,10 @@ def _plots(report: Mapping[str, Any]) -> dict[str, Any]:
     else:
         close = plots.drop_plot(artifacts) if head == Head.LOGITS else plots.cosine_plot(artifacts)
     drawings = {"close": close, "latency": plots.latency_plot(artifacts), "size": plots.size_plot(artifacts)}
+    if any(artifact["latency"] is not None for artifact in artifacts):
+        drawings["samples"] = strip.samples_plot(artifacts)
+    if pareto.measured(artifacts):
+        drawings["pareto"] = pareto.pareto_plot(artifacts, report["reference"]["top1"])
     # The one markup that is not escaped again: serialised by `svg.inline`, which escapes all text.
     return {name: Markup(drawing) for name, drawing in drawings.items()}
 
@@ -103,6 +107,7 @@ def environment() -> Environment:
         decibels=words.decibels,
         value=facts.value_text,
         more=facts.more,
+        brief=lambda name: words.shorten(name, 24),
         short=facts.short_digest,
         closeness=tables.closeness,
         worst=tables.worst,

@@ -69,7 +69,7 @@ def latency_plot(artifacts: list[Mapping[str, Any]]) -> str:
 
     def draw(axes: Axes, rows: list[Row]) -> None:
         shown = [(row, row.artifact["latency"]) for row in rows if row.artifact["latency"] is not None]
-        limit = _latency_axis(axes, [latency for _, latency in shown])
+        limit = latency_axis(axes, [latency for _, latency in shown])
         for row, latency in shown:
             p50, p90, p99 = latency["p50_ms"], latency["p90_ms"], latency["p99_ms"]
             axes.plot([p50, min(p99, limit)], [row.y, row.y], color=row.colour, linewidth=1.2)
@@ -111,15 +111,18 @@ def size_plot(artifacts: list[Mapping[str, Any]]) -> str:
     )
 
 
-def _latency_axis(axes: Axes, latencies: list[Mapping[str, Any]]) -> float:
-    """Sets the x axis and returns its right end: linear from 0, or logarithmic where medians differ thirtyfold."""
+def latency_axis(axes: Axes, latencies: list[Mapping[str, Any]], *, tails: bool = True) -> float:
+    """Sets the x axis and returns its right end: linear from 0, or logarithmic where medians differ thirtyfold.
+
+    tails: whether slow inferences need room too, or medians alone.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     if not latencies:
         axes.set_xlim(0, 1)
         return 1.0
     medians = [latency["p50_ms"] for latency in latencies]
-    most = max(latency["p99_ms"] for latency in latencies)
+    most = max(latency["p99_ms"] for latency in latencies) if tails else 1.15 * max(medians)
     limit: float = max(min(most, 1.6 * max(latency["p90_ms"] for latency in latencies)), 1e-6)
     if min(medians) > 0 and max(medians) > 30 * min(medians):
         axes.set_xscale("log")  # which brings its own ticks and labels

@@ -18,6 +18,7 @@ from cspedge.evaluate.metrics import accuracy
 from cspedge.evaluate.paired import paired
 from cspedge.report import load
 from cspedge.report.contact import flips_entry
+from cspedge.report.given import Given
 from cspedge.report.single_images import of_artifact
 from cspedge.types import Head, ImageSet
 
@@ -51,6 +52,24 @@ def two_runs(real_run: RealRun, tmp_path_factory: pytest.TempPathFactory) -> tup
     few = ["--target", "onnxruntime", "--recipe", "fast", "--calib-images", "2"]
     assert call(app, ["run", *few, "--workspace", str(first.parent / "store"), "--out", str(second)]) == 0
     return first, second
+
+
+@pytest.fixture(scope="session")
+def fourteen(real_run: RealRun) -> list[Given]:
+    """For layout alone: a real report's figures under 14 names, on 4 targets in 3 precisions, some of them failed."""
+    report = json.loads((real_run(Head.LOGITS) / "report.json").read_text(encoding="utf-8"))
+    rows = {a["precision"]: a for a in report["artifacts"]}
+    rows["fp16"] = rows["fp32"]
+    bad = [a for a in load(EXAMPLE)["artifacts"] if a["status"] != "ok"]
+    targets = ("executorch", "coreml", "openvino", "onnxruntime")
+    found = [{**rows[p], "target": t, "precision": p} for t in targets for p in ("fp32", "fp16", "int8")]
+    given = []
+    for index in range(14):
+        model = {**report["model"], "name": f"mmpretrain:cspresnext{index}_3rdparty_8xb32_in1k"}
+        artifacts = [*found[:-2], *bad] if index % 5 == 0 else found
+        changed = {**report, "model": model, "artifacts": artifacts, "agreement": [], "flips": None}
+        given.append(Given(name=f"runs/{index}", report=changed))
+    return given
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from cspedge.report import compare_html, load, render
+from cspedge.report import compare_html, load, overview, render
 from cspedge.report.compare import compare
-from cspedge.report.given import read
+from cspedge.report.given import Given, read
 from cspedge.types import Head
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -289,6 +289,21 @@ def test_a_comparison_of_two_real_runs_fits(
     page = tmp_path / "comparison.html"
     page.write_text(compare_html.render(compare(*(read(str(run)) for run in two_runs))), encoding="utf-8")
     look(browser, page, width, scheme, "comparison")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "light"), (1280, "dark")])
+def test_fourteen_models_on_four_targets_in_three_precisions_fit(
+    browser: Browser, fourteen: list[Given], tmp_path: Path, width: int, scheme: str
+) -> None:
+    page = tmp_path / "overview.html"
+    page.write_text(overview.render(overview.overview(fourteen)), encoding="utf-8")
+    assert page.stat().st_size < 1_500_000
+    look(browser, page, width, scheme, "overview")
+    last = "document.querySelector('#run13 tr.line')"
+    assert not browser.evaluate(f"{last}.checkVisibility({{contentVisibilityAuto: true}})")
+    browser.evaluate("location.hash = 'a13-0'")  # a cell of the grid opens the run that its line is in
+    assert browser.evaluate("document.querySelector('#run13').open")
+    assert browser.evaluate(OVERFLOW) == []
 
 
 @pytest.mark.parametrize("head", list(Head))

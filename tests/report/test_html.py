@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from cspedge.errors import UsageError
-from cspedge.report import load, render
+from cspedge.report import compare_html, load, overview, render
+from cspedge.report.compare import compare
+from cspedge.report.given import Given
 
 EXAMPLE = Path(__file__).with_name("example_report.json")
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -183,6 +185,21 @@ def test_hostile_names_are_text(report: dict[str, Any], name: str) -> None:
     assert_inert(page)
     assert "\u202e" not in html
     assert name.replace("\u202e", "") in page.words
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_text_beside_other_reports(report: dict[str, Any], name: str) -> None:
+    report["model"]["name"] = report["calibration"]["recipe"] = name
+    report["artifacts"][0]["target"] += name
+    for artifact in report["artifacts"]:
+        artifact["reasons"] = [name]
+    report["agreement"] = []
+    given = [Given(name=f"{name}{side}", report=r) for side, r in (("a", load(EXAMPLE)), ("b", report), ("c", report))]
+    for html in (compare_html.render(compare(*given[:2])), overview.render(overview.overview(given))):
+        page = Page(html)
+        assert_inert(page)
+        assert "\u202e" not in html
+        assert name.replace("\u202e", "") in page.words
 
 
 def test_parts_that_are_missing(report: dict[str, Any]) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from cspedge.report import load
 from cspedge.report.levels import levels_plot
+from cspedge.report.pareto import front, measured, pareto_plot
 from cspedge.report.plots import cosine_plot, drop_plot, latency_plot, size_plot
+from cspedge.report.strip import samples_plot
 from cspedge.report.words import cosine, decibels
 from cspedge.types import Head
 
@@ -26,7 +28,12 @@ def one_level(artifacts: list[Any]) -> str:
     return levels_plot(artifacts, OUTPUTS)
 
 
-PLOTS: list[Plot] = [drop_plot, latency_plot, size_plot, cosine_plot, one_level]
+def against_latency(artifacts: list[Any]) -> str:
+    return pareto_plot(artifacts, load(EXAMPLE)["reference"]["top1"])
+
+
+ROWS: list[Plot] = [drop_plot, latency_plot, size_plot, cosine_plot, one_level, samples_plot]
+PLOTS: list[Plot] = [*ROWS, against_latency]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +99,7 @@ def test_any_name(plot: Plot, name: str, artifacts: list[dict[str, Any]]) -> Non
     assert "<b>" not in svg
 
 
-@pytest.mark.parametrize("plot", PLOTS)
+@pytest.mark.parametrize("plot", ROWS)
 def test_nothing_to_show(plot: Plot, artifacts: list[dict[str, Any]]) -> None:
     assert plot([]).startswith("<svg ")
     assert "failed" in texts(plot([artifacts[8]]))
@@ -164,3 +171,61 @@ def test_a_users_matplotlibrc_changes_nothing(artifacts: list[dict[str, Any]]) -
     before = drop_plot(artifacts)
     with matplotlib.rc_context({"font.family": "monospace", "axes.grid": True, "svg.fonttype": "path"}):
         assert drop_plot(artifacts) == before
+
+
+def test_the_front_is_what_nothing_else_beats(
+    real_run: Callable[[Head], Path], artifacts: list[dict[str, Any]]
+) -> None:
+    for found in (artifacts, load(real_run(Head.LOGITS) / "report.json")["artifacts"]):
+        best = front(found)
+        assert best
+        for artifact in measured(found):
+            beaten = [
+                other
+                for other in measured(found)
+                if other is not artifact
+                and other["latency"]["p50_ms"] <= artifact["latency"]["p50_ms"]
+                and other["accuracy"]["top1"] >= artifact["accuracy"]["top1"]
+            ]
+            assert (artifact in best) == (not beaten)
+
+
+def test_the_front_is_marked_and_said(artifacts: list[dict[str, Any]]) -> None:
+    svg = against_latency(artifacts)
+    best = [f"{a['target']} {a['precision']}" for a in front(artifacts)]
+    bold = [e for e in ElementTree.fromstring(svg).iter("text") if "font-weight: 700" in (e.get("style") or "")]
+    assert ["".join(e.itertext()) for e in bold] == best == ["openvino int8", "onnxruntime fp32"]
+    assert svg.count(", on the Pareto front") == 2
+    assert "coreml" not in svg  # which was not timed
+
+
+def test_equals_stand_on_the_front_once(artifacts: list[dict[str, Any]]) -> None:
+    assert front([artifacts[1], {**artifacts[1], "target": "twin"}]) == [artifacts[1]]
+    assert texts(against_latency([]))[-1] == "no artifact has both figures"
+
+
+def strokes(svg: str) -> list[tuple[float, float]]:
+    """Where the ticks of the raw samples stand, and how high: paths of more than one upright line, no fill."""
+    found = []
+    for path in ElementTree.fromstring(svg).iter("path"):
+        lines = re.findall(r"M ([\d.-]+) ([\d.-]+)\s+L ([\d.-]+) ([\d.-]+)", path.get("d") or "")
+        if len(lines) > 1:
+            found += [(float(x), abs(float(low) - float(high))) for x, low, _, high in lines]
+    return found
+
+
+def test_every_sample_has_its_tick_and_crowds_are_higher(artifacts: list[dict[str, Any]]) -> None:
+    samples = [1.0] * 9 + [2.0] + [1.5] * 4
+    timed = {**artifacts[1], "latency": {**artifacts[1]["latency"], "samples_ms": samples}}
+    ticks = strokes(samples_plot([timed]))
+    assert [height for _, height in sorted(ticks)] == pytest.approx([17, 4 + 13 * 2 / 3, 4 + 13 / 3], abs=0.01)
+    places = sorted(x for x, _ in ticks)
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=2.1)
+    more = {**timed, "latency": {**timed["latency"], "samples_ms": samples * 50}}
+    assert strokes(samples_plot([more])) == ticks
+
+
+def test_the_slowest_inference_is_said_though_it_lies_beyond_the_axis(artifacts: list[dict[str, Any]]) -> None:
+    samples = [*artifacts[1]["latency"]["samples_ms"], 4000.0]
+    timed = {**artifacts[1], "latency": {**artifacts[1]["latency"], "samples_ms": samples}}
+    assert "4000 ms" in texts(samples_plot([timed]))
