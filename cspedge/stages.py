@@ -43,8 +43,9 @@ CODE: Mapping[str, int] = {
     "evaluate": 2,
     "robustness": 1,
     "trace": 1,
-    "bench": 1,
+    "bench": 2,
     "runner": 1,
+    "instructions": 1,
 }
 TORCH = ("torch", "numpy")
 
@@ -228,8 +229,11 @@ def bench_inputs(
     host: Mapping[str, Any],
     sdk: Mapping[str, str],
     device: Mapping[str, Any] | None = None,
+    *,
+    protocol: str,
+    sweep: Sequence[int],
 ) -> dict[str, Any]:
-    """device: another place than this process."""
+    """device: another place than this host; sweep: other numbers of threads."""
     return {
         "artifacts": dict(artifacts),
         "image": image,
@@ -237,6 +241,8 @@ def bench_inputs(
         "rounds": rounds,
         "per_round": per_round,
         "seed": seed,
+        "protocol": str(protocol),
+        "sweep": list(sweep),
         "host": dict(host),
         "tools": dict(sdk),
         **_device(device),
@@ -414,10 +420,19 @@ def write_latencies(found: Mapping[str, Latency | str], folder: Path) -> dict[st
 
 
 def read_latencies(stored: StoredObject) -> dict[str, Latency | str]:
-    from cspedge.types import Latency
+    from cspedge.evaluate.timing import latency_from
 
     data = json.loads(stored.file("latency.json").read_text(encoding="utf-8"))
-    return {label: value if isinstance(value, str) else Latency(**_tuples(value)) for label, value in data.items()}
+    return {label: value if isinstance(value, str) else latency_from(value) for label, value in data.items()}
+
+
+def write_counts(samples: Sequence[int], folder: Path) -> dict[str, Any]:
+    (folder / "instructions.json").write_text(pretty_json(list(samples)), encoding="utf-8")
+    return {}
+
+
+def read_counts(stored: StoredObject) -> tuple[int, ...]:
+    return tuple(json.loads(stored.file("instructions.json").read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, kw_only=True)

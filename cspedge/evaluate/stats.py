@@ -1,4 +1,4 @@
-"""Intervals: the accuracy difference of paired classifiers, and the ratio of two latencies."""
+"""Intervals: the accuracy difference of paired classifiers, a median latency, and the ratio of two."""
 
 from __future__ import annotations
 
@@ -152,3 +152,15 @@ def bootstrap_ratio(
     ratios = np.median(a_ms[picks], axis=(1, 2)) / np.median(b_ms[picks], axis=(1, 2))
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(np.median(a_ms) / np.median(b_ms)), (float(low), float(high))
+
+
+def bootstrap_median(ms: NDArray[np.float64], *, seed: int, resamples: int = 2000) -> tuple[float, float]:
+    """95 % percentile bootstrap interval (Efron 1979) of the median of ms [rounds, per_round].
+
+    Rounds are resampled, not samples, as in `bootstrap_ratio`. Raises InputError where there are fewer than two rounds.
+    """
+    if ms.ndim != 2 or ms.shape[0] < 2 or ms.shape[1] < 1:
+        raise InputError(f"latencies have shape {list(ms.shape)}; needed is [rounds >= 2, per_round >= 1]")
+    picks = np.random.default_rng(seed).integers(0, len(ms), size=(resamples, len(ms)))
+    low, high = np.percentile(np.median(ms[picks], axis=(1, 2)), [2.5, 97.5])
+    return float(low), float(high)

@@ -70,7 +70,10 @@ def build_report(
         "calibration": calibration,
         "tuning": tuning,
         "validation": validation,
-        "artifacts": [artifact_entry(r, (budgets or {}).get(r.target, {})) for r in results],
+        "artifacts": [
+            artifact_entry(r, (budgets or {}).get(r.target, {})) | {"images": _images(r, vectors, labels)}
+            for r in results
+        ],
         "agreement": pairs,
         "flips": _flips(info, vectors, images, results, thumbnails),
         "robustness": None if robustness is None else dict(robustness),
@@ -79,6 +82,7 @@ def build_report(
         "notes": [
             *notes,
             *_kept_notes(results),
+            *_noise_notes(results),
             *_saturation_note(results, env),
             *pair_notes(results, pairs, env["isa"]),
         ],
@@ -97,6 +101,7 @@ def _reference(
     """The reference's own figures; accuracy is of logits alone."""
     from cspedge.errors import InputError
     from cspedge.evaluate.metrics import accuracy
+    from cspedge.report import single_images
 
     entry: dict[str, Any] = {"precision": "fp32", "device": device, "trained_on": info.trained_on}
     if info.head != Head.LOGITS:
@@ -105,7 +110,26 @@ def _reference(
     if labels is None or vectors is None:
         raise InputError("a report needs labelled validation images; give a folder with one subfolder per class")
     found = accuracy(vectors, vectors, labels)
-    return entry | {"top1": found.top1, "top5": found.top5, "macro_top1": found.macro_top1, "n": found.n}
+    right = single_images.of_artifact(vectors, vectors, labels)["right"]
+    return entry | {
+        "top1": found.top1,
+        "top5": found.top5,
+        "macro_top1": found.macro_top1,
+        "n": found.n,
+        "right": right,
+    }
+
+
+def _images(
+    result: ArtifactResult, reference: NDArray[np.float32] | None, labels: NDArray[np.int64] | None
+) -> dict[str, str] | None:
+    """Which images an artifact gets right, for comparisons with other runs; None where there are no logits."""
+    from cspedge.report.single_images import of_artifact
+
+    found = result.evaluation
+    if found is None or found.accuracy is None or found.vectors is None or reference is None or labels is None:
+        return None
+    return of_artifact(found.vectors, reference, labels)
 
 
 def _agreement(
@@ -211,6 +235,7 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "outputs": [] if evaluation is None else [asdict(row) for row in evaluation.outputs],
         "pt2e": {"sqnr_db": artifact.check_sqnr_db, "max_abs_diff": artifact.check_max_abs} if artifact else None,
         "latency": _plain(asdict(result.latency)) if result.latency else None,
+        "instructions": _plain(asdict(result.instructions)) if result.instructions else None,
         "audit": _audit(result),
         "lower_s": artifact.lower_s if artifact else None,
         "kept": _plain(asdict(result.kept)) if result.kept else None,
@@ -223,16 +248,26 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
 def _audit(result: ArtifactResult) -> dict[str, Any] | None:
     if result.artifact is None or result.artifact.audit is None or result.status is not Status.OK:
         return None
-    return _plain(asdict(result.artifact.audit))
+    found: dict[str, Any] = _plain(asdict(result.artifact.audit))
+    return found
 
 
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+def _plain(value: Any) -> Any:
+    """Tuples as JSON's lists, at any depth."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _kept_notes(results: Sequence[ArtifactResult]) -> list[str]:
     """How the accuracy loop ended for each int8 artifact, in its own words."""
     return [f"{r.label}, accuracy loop: {r.kept.reason}" for r in results if r.kept is not None]
+
+
+def _noise_notes(results: Sequence[ArtifactResult]) -> list[str]:
+    """Why the speeds of this bench may not be compared, once for all that it timed together."""
+    checked = [r.latency.noise for r in results if r.latency is not None and r.latency.noise is not None]
+    return list(dict.fromkeys(noise.sentence for noise in checked if noise.sentence is not None))
 
 
 def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) -> list[str]:

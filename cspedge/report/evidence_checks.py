@@ -26,6 +26,30 @@ RAN_ON = checks.closed(
         "os": checks.text,
         "runtime": checks.name,
         "delegates": checks.list_of(checks.name),
+    },
+    {
+        "apple": checks.or_null(  # Core ML on a device: what it may run on there, and the device's state
+            checks.closed(
+                {
+                    "units": checks.name,
+                    "low_power_mode": checks.flag,
+                    "thermal_before": checks.name,
+                    "thermal_after": checks.name,
+                    "compile_ms": checks.number(0),
+                    "operations": checks.map_of(checks.count),
+                }
+            )
+        )
+    },
+)
+# Instructions of one inference on an emulated processor, where there are no times; ratio_to_fp32 as speedup_vs_fp32.
+INSTRUCTIONS = checks.closed(
+    {
+        "device": checks.text,
+        "threads": checks.count,
+        "instructions_per_inference": checks.count,
+        "samples": checks.list_of(checks.count, at_least=1),
+        "ratio_to_fp32": checks.or_null(checks.number(0)),
     }
 )
 # Validation images under mild corruptions: their parameters, and what fp32 itself loses against the clean images.

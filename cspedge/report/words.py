@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+OVER_BUDGET = "is over the budget"  # in a note on an artifact that misses a given budget
 VERDICT_WORDS = {"ship": "ship", "caution": "caution", "do-not-ship": "do not ship"}
 EVIDENCE_WORDS = {
     "measured": "measured here",
@@ -40,6 +41,11 @@ def megabytes(count: int) -> str:
     if count < 999_500:
         return f"{count / 1e3:.0f} kB"
     return f"{count / 1e6:.2f} MB" if count < 99_995_000 else f"{count / 1e6:,.0f} MB"
+
+
+def instructions(count: int) -> str:
+    """Three significant digits: 13_812_345 -> '13.8 M', 143_400_000 -> '143 M'."""
+    return f"{milliseconds(count / 1e6)} M"
 
 
 def milliseconds(value: float) -> str:
