@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cspedge import stages
 from cspedge.digest import pretty_json
 from cspedge.errors import UsageError
+from cspedge.options import RunOptions
 from cspedge.types import Artifact
 
 if TYPE_CHECKING:
@@ -50,8 +51,12 @@ class Trace:
     layers: tuple[TracedLayer, ...]
 
 
-def check(targets: Sequence[Target]) -> None:
-    """UsageError where a trace is asked for and no target has a Core ML package."""
+def check(options: RunOptions, targets: Sequence[Target]) -> None:
+    """UsageError where a trace is asked for and no target has a Core ML package, or no report is made."""
+    if not options.trace:
+        return
+    if options.emit is not None:
+        raise UsageError("--trace compares here, and --emit writes what runs elsewhere and no report; give one of them")
     if all(target.backend != BACKEND for target in targets):
         names = ", ".join(repr(target.name) for target in targets)
         raise UsageError(

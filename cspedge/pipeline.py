@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspedge import api, inputs, layers, mixing, publish, robustness, steps
+from cspedge import api, further, inputs, layers, mixing, publish, robustness, steps
 from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
 from cspedge.devices import apple, taken
 from cspedge.devices.lab import Lab, opened
@@ -75,8 +75,7 @@ def _execute(
     if options.model is None and options.weights is not None:
         raise UsageError("--weights needs MODEL, the name of the architecture the weights belong to")
     robustness.check(options)
-    if options.trace:
-        layers.check([target for target, _ in chosen])
+    layers.check(options, [target for target, _ in chosen])
     sources.check_name(options.model)
     _check_data(options, upto, chosen)  # before weights are fetched
     source = sources.resolve(options.model, options.weights, options.labels)
@@ -144,7 +143,7 @@ def _execute(
             if options.trace:
                 targets = {target.name: target for target, _ in chosen}
                 results = [
-                    steps.trace(r, targets[r.target], loaded, quantized, validation, options, ledger) for r in results
+                    further.trace(r, targets[r.target], loaded, quantized, validation, options, ledger) for r in results
                 ]
             said: list[str] = []
             for one in added:
@@ -200,7 +199,7 @@ def _answers(
     """What each artifact answers, on corrupted images too, and how long it takes, or how many instructions."""
     results = [steps.evaluate(r, validation, loaded, options, ledger, lab) for r in results]
     if conditions:
-        results = [steps.robustness(r, conditions, loaded, options, ledger, lab) for r in results]
+        results = [further.robustness(r, conditions, loaded, options, ledger, lab) for r in results]
     if upto < Upto.BENCH or away is not None:
         return results
     if lab is not None and not lab.device.timed:

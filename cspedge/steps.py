@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,14 @@ from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, Head, 
 if TYPE_CHECKING:
     from cspedge.backends.base import Session
     from cspedge.devices.lab import Lab
-    from cspedge.quantize.placement import PlacedModel, QuantizedModel
-    from cspedge.robustness import Condition
+    from cspedge.quantize.placement import QuantizedModel
 
 
 # what was found before a later step failed says nothing about what ships: an artifact that failed has no figures
-_NOTHING: Mapping[str, Any] = {"evaluation": None, "latency": None, "robustness": (), "trace": None}
+NO_FIGURES: Mapping[str, Any] = {"evaluation": None, "latency": None, "robustness": (), "trace": None}
 
 
-def _float_model(loaded: Loaded) -> QuantizedModel:
+def float_model(loaded: Loaded) -> QuantizedModel:
     from cspedge.quantize.encodings import Encodings
     from cspedge.quantize.placement import QuantizedModel
 
@@ -59,7 +58,7 @@ def lower(
     keep = () if kept is None else kept.tensors
 
     def build(folder: Path) -> Mapping[str, object]:
-        model = quantized.model() if int8 and quantized else _float_model(loaded)
+        model = quantized.model() if int8 and quantized else float_model(loaded)
         artifact = lowering.lower(
             model,
             target,
@@ -86,10 +85,10 @@ def lower(
         )
         return stages.read_artifact(ledger.stage(task, "lower", inputs, build))
 
-    return _guarded(replace(row, kept=kept), lambda r: replace(r, artifact=make()), options, ledger)
+    return guarded(replace(row, kept=kept), lambda r: replace(r, artifact=make()), options, ledger)
 
 
-def _guarded(
+def guarded(
     row: ArtifactResult, step: Callable[[ArtifactResult], ArtifactResult], options: RunOptions, ledger: Ledger
 ) -> ArtifactResult:
     """Runs one step of one artifact: a missing runtime or a failure becomes the row's status, the others go on."""
@@ -99,14 +98,14 @@ def _guarded(
         return step(row)
     except RuntimeMissingError as error:
         ledger.ui.note(str(error))
-        return replace(row, status=Status.UNAVAILABLE, reason=str(error), **_NOTHING)
+        return replace(row, status=Status.UNAVAILABLE, reason=str(error), **NO_FIGURES)
     except TargetError as error:
         if error.__cause__ is not None:
             log = options.workspace / "logs" / f"{row.target}-{row.precision}.txt"
             atomic.make_folder(log.parent)
             atomic.write_text(log, "".join(traceback.format_exception(error)))
         ledger.ui.note(str(error))
-        return replace(row, status=Status.FAILED, reason=str(error), **_NOTHING)
+        return replace(row, status=Status.FAILED, reason=str(error), **NO_FIGURES)
 
 
 def evaluate(
@@ -129,7 +128,7 @@ def evaluate(
         task = f"validate {label}"
 
         def build(folder: Path) -> Mapping[str, object]:
-            session, ran_on, batch = _opened(artifact, loaded, options, ledger, lab)
+            session, ran_on, batch = opened(artifact, loaded, options, ledger, lab)
             answer, whose, bar = session_answers(session, artifact), f"the artifact {label}", ledger.ui.progress(task)
             outputs = loaded.info.outputs
             if validation.vectors is None:
@@ -140,7 +139,7 @@ def evaluate(
             return stages.write_evaluation(found, session.evidence, folder, ran_on())
 
         beside = f"{loaded.stored.digest} on {device_kind()}" if validation.vectors is None else None
-        inputs = _evaluate_inputs(artifact, validation.stored.digest, options, ledger, lab, beside)
+        inputs = evaluate_inputs(artifact, validation.stored.digest, options, ledger, lab, beside)
         stored = ledger.stage(task, "evaluate", inputs, build)
         evidence, where = stages.read_evidence(stored)
         if validation.vectors is None:
@@ -154,83 +153,10 @@ def evaluate(
         evaluation = judged(output, head, validation.vectors, found, validation.images.labels, evidence)
         return replace(row, evaluation=replace(evaluation, ran_on=where))
 
-    return _guarded(row, step, options, ledger)
+    return guarded(row, step, options, ledger)
 
 
-def robustness(
-    row: ArtifactResult,
-    conditions: Sequence[Condition],
-    loaded: Loaded,
-    options: RunOptions,
-    ledger: Ledger,
-    lab: Lab | None = None,
-) -> ArtifactResult:
-    """An evaluated int8 artifact under each condition; float ones give fp32's answers wherever they do on clean images.
-
-    lab: as in `evaluate`.
-    """
-    if row.precision.is_float or row.evaluation is None or not conditions:
-        return row
-    from cspedge.digest import sha256_json
-    from cspedge.evaluate.answers import session_answers, vectors
-    from cspedge.robustness import judged
-
-    def step(row: ArtifactResult) -> ArtifactResult:
-        artifact = row.artifact
-        assert artifact is not None
-        task = f"robustness {artifact.label}"
-
-        def build(folder: Path) -> Mapping[str, object]:
-            session, _, batch = _opened(artifact, loaded, options, ledger, lab)
-            answer, output, bar = session_answers(session, artifact), loaded.info.outputs[0], ledger.ui.progress(task)
-            for condition in conditions:
-                whose = f"the artifact {artifact.label} under {condition.corruption.name}"
-                pixels = condition.images.images
-                found = vectors(answer, output, pixels, whose=whose, error=TargetError, batch=batch, progress=bar)
-                stages.write_array(condition.corruption.name, found, folder)
-            return {}
-
-        images = sha256_json([[condition.corruption.name, condition.digest] for condition in conditions])
-        inputs = _evaluate_inputs(artifact, images, options, ledger, lab)
-        stored = ledger.stage(task, "robustness", inputs, build)
-        found = [judged(c, stages.read_array(c.corruption.name, stored)) for c in conditions]
-        return replace(row, robustness=tuple(found))
-
-    return _guarded(row, step, options, ledger)
-
-
-def trace(
-    row: ArtifactResult,
-    target: Target,
-    loaded: Loaded,
-    quantized: Quantized | None,
-    validation: Validation,
-    options: RunOptions,
-    ledger: Ledger,
-) -> ArtifactResult:
-    """A Core ML artifact beside PT2E layer by layer; others as they are. target: as it was lowered."""
-    from cspedge import layers, lowering
-
-    if target.backend != layers.BACKEND:
-        return row
-
-    def step(row: ArtifactResult) -> ArtifactResult:
-        artifact = row.artifact
-        assert artifact is not None
-        int8 = artifact.precision is Precision.INT8 and quantized is not None
-
-        def placed() -> PlacedModel:
-            model = quantized.model() if int8 and quantized else _float_model(loaded)
-            return lowering.placed_for(model, target, artifact.precision, artifact.float_tensors)
-
-        basis = [loaded.stored.digest, *([quantized.stored.digest] if int8 and quantized else [])]
-        with lowering.sdk_errors(target, artifact.precision, "trace"):
-            return replace(row, trace=layers.traced(artifact, target, placed, basis, validation, ledger))
-
-    return _guarded(row, step, options, ledger)
-
-
-def _evaluate_inputs(
+def evaluate_inputs(
     artifact: Artifact, images: str, options: RunOptions, ledger: Ledger, lab: Lab | None, reference: str | None = None
 ) -> dict[str, Any]:
     """The key of an artifact's answers to the images of that digest; reference: as in `stages.evaluate_inputs`."""
@@ -252,7 +178,7 @@ def _evaluate_inputs(
     )
 
 
-def _opened(
+def opened(
     artifact: Artifact, loaded: Loaded, options: RunOptions, ledger: Ledger, lab: Lab | None
 ) -> tuple[Session, Callable[[], RanOn | None], int]:
     """The artifact loaded here or on a device; what to call afterwards to know where; images to give it at once."""
@@ -324,7 +250,7 @@ def bench(
         if isinstance(latency, Latency):
             rows.append(replace(row, latency=latency))
         elif latency is not None:
-            rows.append(replace(row, status=Status.FAILED, reason=latency))
+            rows.append(replace(row, status=Status.FAILED, reason=latency, **NO_FIGURES))
         else:
             rows.append(row)
     return rows
@@ -376,5 +302,5 @@ def count(
         return replace(row, instructions=instructions.summarise(samples, where, options.threads))
 
     return instructions.with_ratios(
-        [_guarded(r, step, options, ledger) if r.evaluation is not None else r for r in results]
+        [guarded(r, step, options, ledger) if r.evaluation is not None else r for r in results]
     )

@@ -23,6 +23,7 @@ from cspedge.pipeline import RunOptions, Upto, execute
 from cspedge.types import Head
 
 COUNT = 60
+MAC: dict[str, Any] = {"device": "mac://", "targets": ("coreml",)}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,8 @@ def test_the_command_line_says_it(
     [
         (RunOptions(robustness=-1), "robustness is -1; it is a number of images, 1 or more"),
         (RunOptions(robustness=5, head=Head.FEATURES), "which --head features does not give"),
+        (RunOptions(robustness=5, emit=Path("elsewhere"), **MAC), "--emit writes what runs elsewhere"),
+        (RunOptions(trace=True, emit=Path("elsewhere"), **MAC), "--emit writes what runs elsewhere"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_at_once(options: RunOptions, message: str, tmp_path: Path) -> None:

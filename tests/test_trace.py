@@ -18,7 +18,7 @@ from cspedge.errors import UsageError
 from cspedge.layers import _plain
 from cspedge.pipeline import RunOptions, Upto, execute
 from cspedge.report import render, validate
-from cspedge.report.layers import LIMITS, first, lines, sentence
+from cspedge.report.traces import LIMITS, first, lines, sentence
 from cspedge.types import Precision
 
 Done = tuple[RunOptions, dict[str, Any]]

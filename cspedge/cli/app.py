@@ -95,7 +95,7 @@ def execute(
 ) -> Outcome:
     """Runs the stages up to `upto` and prints what came of it; quiet: something else goes to stdout."""
     from cspedge.pipeline import execute as run_stages
-    from cspedge.report.layers import lines as trace_lines
+    from cspedge.report.traces import lines as trace_lines
 
     options, message = opt.build(given, config=config, continues=continues)
     ui = ConsoleUi()

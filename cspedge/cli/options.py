@@ -146,7 +146,7 @@ def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tupl
     if protocol is not None:
         merged["protocol"] = _protocol(protocol)
     out = Path(merged.pop("out", "cspedge-out"))
-    merged |= {name: bool(given.get(name)) for name in ("explain", "trace")}
+    merged |= {flag: bool(given.get(flag)) for flag in ("explain", "trace")}
     if given.get("emit"):
         merged["emit"] = Path(given["emit"])
     merged |= {"emit_images": given.get("emit_images"), "add": tuple(given.get("add") or ())}

@@ -28,7 +28,7 @@ def render(report: Mapping[str, Any]) -> str:
     bidi characters dropped. The output depends on the report alone.
     """
     validate(report)
-    from cspedge.report import changes, contact, contract, layers, provenance, robustness
+    from cspedge.report import changes, contact, contract, provenance, robustness, traces
 
     artifacts = list(report["artifacts"])
     return (
@@ -46,8 +46,8 @@ def render(report: Mapping[str, Any]) -> str:
             changes=changes.changes(report),
             contact=contact.sheet(report),
             robust=robustness.table(report),
-            traces=layers.traces(report),
-            trace_limits=layers.LIMITS,
+            traces=traces.traces(report),
+            trace_limits=traces.LIMITS,
             agreement=tables.agreement(report),
             differences=tables.differences(report),
             islands=tables.islands(artifacts),
