@@ -116,7 +116,9 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
         outlying: tuple[str, ...] = ()
         if quantized is not None and calibration is not None:
             outlying = publish.outlier_notes(publish.outliers(quantized, calibration))
-        report = _report(options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, ledger)
+        report = _report(
+            options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, ledger, explanations
+        )
         for sentence in budget_notes(report, options.budget):
             ui.note(sentence)
         report["notes"] += budget_notes(report, options.budget)
@@ -208,6 +210,7 @@ def _report(
     tuning: mixing.Tuning | None,
     validation: inputs.Validation,
     ledger: inputs.Ledger,
+    explanations: Mapping[str, Explanation],
 ) -> dict[str, Any]:
     from cspedge.report import build
 
@@ -236,4 +239,5 @@ def _report(
         notes=notes,
         images=validation.images,
         thumbnails=not options.no_thumbnails,
+        explanations=explanations,
     )

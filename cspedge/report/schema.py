@@ -14,6 +14,7 @@ from typing import Any
 
 from cspedge.errors import UsageError
 from cspedge.report import checks, single_images
+from cspedge.report.layers import LAYERS
 from cspedge.types import Evidence, Head, Precision, Status, Verdict
 
 SCHEMA = 1
@@ -325,5 +326,8 @@ _REPORT = checks.closed(
         "stages": checks.list_of(checks.closed({"name": checks.name, "seconds": _POSITIVE, "cached": checks.flag})),
         "notes": checks.list_of(checks.text),
     },
-    {"flips": checks.or_null(single_images.FLIPS)},  # null: the head gives no logits
+    {
+        "flips": checks.or_null(single_images.FLIPS),  # null: the head gives no logits
+        "layers": LAYERS,  # absent: not asked for (--explain)
+    },
 )
