@@ -164,6 +164,7 @@ def _execute(
                 validation,
                 conditions,
                 ledger,
+                explanations,
             )
             over = budget_notes(report, options.budget)
             for sentence in over:
@@ -282,6 +283,7 @@ def _report(
     validation: inputs.Validation,
     conditions: Sequence[robustness.Condition],
     ledger: inputs.Ledger,
+    explanations: Mapping[str, Explanation],
 ) -> dict[str, Any]:
     from cspedge.report import build
 
@@ -311,4 +313,5 @@ def _report(
         images=validation.images,
         thumbnails=not options.no_thumbnails,
         robustness=robustness.entry(conditions, validation),
+        explanations=explanations,
     )

@@ -25,6 +25,9 @@ Markdown = Annotated[
 Check = Annotated[
     bool, typer.Option("--check", help="Two reports: exit code 1 where the second is surely worse in anything.")
 ]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Measure every quantized tensor too: SQNR layer by layer in the report.")
+]
 # What stands beside given reports; every other option is about a run.
 _OF_REPORTS = frozenset({"subjects", "out", "markdown", "check", "json"})
 
@@ -37,6 +40,7 @@ def report(
     subjects: Subjects = None,
     markdown: Markdown = None,
     check: Check = False,
+    explain: Explain = False,
     weights: opt.Weights = None,
     labels: opt.Labels = None,
     head: opt.Head = None,

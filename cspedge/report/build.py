@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from cspedge.config import Recipe
     from cspedge.models.reference import ReferenceInfo
+    from cspedge.quantize.explain import Explanation
 
 EMULATED = (
     "evaluated by cspedge's MIL reference executor from the saved package; no Apple device took part, so the numbers "
@@ -38,16 +39,19 @@ def build_report(
     images: ImageSet | None = None,
     thumbnails: bool = True,
     robustness: Mapping[str, Any] | None = None,
+    explanations: Mapping[str, Explanation] | None = None,
 ) -> dict[str, Any]:
     """The report as plain JSON values, checked against the schema.
 
     vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; tuning: the
     images of the accuracy loop, None without one; budgets: by target, in the verdict's words; images: those of the
     validation, of which the ones that flip are listed; thumbnails: whether the report may show small ones of them;
-    robustness: of `cspedge.robustness.entry`.
+    robustness: of `cspedge.robustness.entry`;
+    explanations: by target, of every quantized tensor.
     """
     from cspedge.devices.host import environment
     from cspedge.models.preprocess import manifest
+    from cspedge.report.layers import layers_entry
     from cspedge.report.pairs import pair_notes
     from cspedge.report.schema import validate
 
@@ -87,6 +91,8 @@ def build_report(
             *pair_notes(results, pairs, env["isa"]),
         ],
     }
+    if explanations:
+        report["layers"] = layers_entry(explanations)
     validate(report)
     return report
 

@@ -28,7 +28,7 @@ def render(report: Mapping[str, Any]) -> str:
     bidi characters dropped. The output depends on the report alone.
     """
     validate(report)
-    from cspedge.report import changes, contact, contract, provenance, robustness, traces
+    from cspedge.report import changes, contact, contract, layers, provenance, robustness, traces
 
     artifacts = list(report["artifacts"])
     return (
@@ -41,6 +41,7 @@ def render(report: Mapping[str, Any]) -> str:
             csp=CONTENT_SECURITY_POLICY,
             pick=_pick(report),
             plots=_plots(report),
+            layers=layers.drawings(report),
             columns=tables.COLUMNS[Head(report["model"]["head"])],
             levels=tables.levels(report),
             changes=changes.changes(report),

@@ -15,6 +15,7 @@ from cspedge.types import Status, Verdict
 
 OVERVIEW = 1
 _SEVERITY = {Verdict.DO_NOT_SHIP: 0, Verdict.CAUTION: 1, Verdict.SHIP: 2}
+_UNFOLDED = 4  # so few runs are shown without asking
 _MOST_HELD = 60  # lines of what does not ship, before all
 _MOST_REASONS = 4  # on the page for each artifact; its own report has them all
 
@@ -63,21 +64,32 @@ def _rank(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return (_SEVERITY[row["verdict"]], -loss, artifact_label(row))
 
 
+def second_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What stands beside each run's model: its recipe, or its report's path where another run has both the same."""
+    counts = Counter((run["model"], run["recipe"]) for run in runs)
+    return [run["report"] if counts[run["model"], run["recipe"]] > 1 else run["recipe"] or "float only" for run in runs]
+
+
 def render(found: Mapping[str, Any]) -> str:
     """overview.html: a grid of verdicts to jump from, what does not ship, and every artifact, folded by run."""
     from cspedge.report.html import CONTENT_SECURITY_POLICY, environment
 
-    runs = [_shown(run, index) for index, run in enumerate(found["runs"])]
-    held = sorted(
-        (row | {"model": run["model"]} for run in runs for row in run["rows"] if row["verdict"] != Verdict.SHIP),
-        key=lambda row: (*_rank(row)[:2], row["model"], row["to"]),
-    )
+    names = second_names(found["runs"])
+    runs = [_shown(run, index, names[index]) for index, run in enumerate(found["runs"])]
+    held = [
+        row | {"model": run["model"], "second": run["second"]}
+        for run in runs
+        for row in run["rows"]
+        if row["verdict"] != Verdict.SHIP
+    ]
+    held.sort(key=lambda row: (*_rank(row)[:2], row["model"], row["to"]))
     return (
         environment()
         .get_template("overview.html.j2")
         .render(
             found=found,
             runs=runs,
+            unfolded=len(runs) <= _UNFOLDED,
             held=held[:_MOST_HELD],
             held_more=len(held) - _MOST_HELD if len(held) > _MOST_HELD else 0,
             grid=grid(found),
@@ -87,11 +99,11 @@ def render(found: Mapping[str, Any]) -> str:
     )
 
 
-def _shown(run: Mapping[str, Any], index: int) -> dict[str, Any]:
+def _shown(run: Mapping[str, Any], index: int, second: str) -> dict[str, Any]:
     rows = [{**_row(row), "to": f"a{index}-{at}"} for at, row in enumerate(run["artifacts"])]
     counts = Counter(row["verdict"] for row in rows)
     tally = [(str(word), counts[str(word)]) for word in Verdict if counts[str(word)]]
-    return {**run, "rows": rows, "tally": tally, "open": counts[str(Verdict.DO_NOT_SHIP)] > 0}
+    return {**run, "second": second, "rows": rows, "tally": tally, "stops": counts[str(Verdict.DO_NOT_SHIP)]}
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,8 +127,8 @@ def columns(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def grid(found: Mapping[str, Any]) -> dict[str, Any]:
-    """{names: columns, rows: [{run, cells}]}; a cell is {text, verdict, to: the anchor of its line} or None."""
-    names = columns(found)
+    """{names: columns, rows: [{run, second, cells}]}; a cell is {text, verdict, to: the anchor of its line} or None."""
+    names, seconds = columns(found), second_names(found["runs"])
     rows = []
     for index, run in enumerate(found["runs"]):
         at = {(row["target"], row["precision"]): i for i, row in enumerate(run["artifacts"])}
@@ -130,5 +142,5 @@ def grid(found: Mapping[str, Any]) -> dict[str, Any]:
             }
             for name in names
         ]
-        rows.append({"run": run, "cells": cells})
+        rows.append({"run": run, "second": seconds[index], "cells": cells})
     return {"names": names, "rows": rows}

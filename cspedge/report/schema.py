@@ -13,6 +13,7 @@ from typing import Any
 
 from cspedge.errors import UsageError
 from cspedge.report import checks, evidence_checks, single_images
+from cspedge.report.layers import LAYERS
 from cspedge.report.schema_latency import LATENCY
 from cspedge.types import Evidence, Head, Precision, Status, Verdict
 
@@ -306,5 +307,6 @@ _REPORT = checks.closed(
     {
         "flips": checks.or_null(single_images.FLIPS),  # null: the head gives no logits
         "robustness": checks.or_null(evidence_checks.CORRUPTIONS),  # null: not asked for (--robustness)
+        "layers": LAYERS,  # absent: not asked for (--explain)
     },
 )

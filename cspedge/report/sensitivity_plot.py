@@ -41,18 +41,21 @@ LIGHT = {
 }
 
 
-def sensitivity_plot(rows: Sequence[Mapping[str, Any]]) -> str:
-    """An `<svg role="img">` of a sensitivity table: `cspedge.quantize.explain.Row`s as plain values, in graph order."""
+def sensitivity_plot(rows: Sequence[Mapping[str, Any]], *, name: str = "sensitivity") -> str:
+    """An `<svg role="img">` of a sensitivity table: `cspedge.quantize.explain.Row`s as plain values, in graph order.
+
+    name: unique among the page's plots.
+    """
     ranked = sorted(rows, key=lambda row: -row["saved"])[:MOST]
     bottom = HEADING + ROW * len(ranked)
     height = HEADING + DEPTH + FOOT + bottom
-    with canvas("sensitivity", height) as figure:
+    with canvas(name, height) as figure:
         _curves(figure, rows, height)
         axes = figure.add_axes((0, 0, 1, bottom / height))
         bare(axes, bottom)
         axes.set_xticks([])
         axes.set_xlim(0, WIDTH)
-        _heading(axes, HEADING / 2, "Answers expected to be saved by keeping it in float")
+        _heading(axes, HEADING / 2, "Answers saved, were it kept in float")
         largest = max([row["saved"] for row in ranked], default=0.0) or 1.0
         for index, row in enumerate(ranked):
             y = HEADING + ROW * (index + 0.5)
@@ -64,7 +67,7 @@ def sensitivity_plot(rows: Sequence[Mapping[str, Any]]) -> str:
         document = svg.document(figure)
     return svg.inline(
         document,
-        prefix="sensitivity",
+        prefix=name,
         view=(WIDTH, height),
         title="Sensitivity of each quantized tensor",
         description=f"{'; '.join(_say(row) for row in ranked)}.",
@@ -105,8 +108,8 @@ def _curves(figure: Figure, rows: Sequence[Mapping[str, Any]], height: float) ->
     header.set_xticks([])
     header.set_xlim(0, WIDTH)
     _heading(header, HEADING / 2, "SQNR in dB:")
-    header.text(78, HEADING / 2, "● alone", va="center_baseline", fontsize=SIZE, color=MUTED)
-    header.text(136, HEADING / 2, "— with all before it", va="center_baseline", fontsize=SIZE, color=INT8)
+    header.text(92, HEADING / 2, "● alone", va="center_baseline", fontsize=SIZE, color=MUTED)
+    header.text(152, HEADING / 2, "— with all before it", va="center_baseline", fontsize=SIZE, color=INT8)
 
 
 def _heading(axes: Axes, y: float, text: str) -> None:

@@ -45,6 +45,15 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
 
 
 @pytest.fixture(scope="session")
+def explained(real_run: RealRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real report with SQNR layer by layer, of the run that `real_run` made."""
+    first, out = real_run(Head.LOGITS), tmp_path_factory.mktemp("explained") / "out"
+    same = ["--target", "onnxruntime", "--recipe", "fast", "--calib-images", "32"]
+    assert call(app, ["report", "--explain", *same, "--workspace", str(first.parent / "store"), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
 def two_runs(real_run: RealRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The folders of two real runs on the same images, the second calibrated on two of them."""
     first = real_run(Head.LOGITS)

@@ -291,6 +291,11 @@ def test_a_comparison_of_two_real_runs_fits(
     look(browser, page, width, scheme, "comparison")
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_sqnr_layer_by_layer_fits(browser: Browser, explained: Path, width: int, scheme: str) -> None:
+    look(browser, explained / "report.html", width, scheme, "layers")
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "light"), (1280, "dark")])
 def test_fourteen_models_on_four_targets_in_three_precisions_fit(
     browser: Browser, fourteen: list[Given], tmp_path: Path, width: int, scheme: str

@@ -40,7 +40,11 @@ def test_three_real_runs(three: list[str], tmp_path: Path, capsys: Any) -> None:
     assert sum(found["verdicts"].values()) == 6
     text = (tmp_path / "o.md").read_text(encoding="utf-8")
     assert text.startswith("### cspedge: 3 runs")
-    assert text.count("`lcnet_050.digits`") >= 3
+    assert text.count("`lcnet_050.digits`") == 3
+    # model and recipe are the same in all three, so each has its path beside it
+    assert overview.second_names(found["runs"]) == [run["report"] for run in found["runs"]]
+    page = (tmp_path / "out" / "overview.html").read_text(encoding="utf-8")
+    assert page.count('<details class="panel run"') == page.count('" open>') == 3
 
 
 def test_the_worst_stands_first_and_every_anchor_is_there(fourteen: list[Given]) -> None:
