@@ -147,7 +147,7 @@ class Lab:
         found = rounds.bench(
             artifacts,
             opener,
-            rounds.Plan(threads=options.threads, rounds=options.rounds, per_round=options.per_round, seed=options.seed),
+            rounds.Plan.of(options),
             rounds.Place(
                 device=f"{facts.cpu} ({self.device.uri})",
                 isa=facts.isa,

@@ -23,9 +23,6 @@ from cspedge.types import Status, Verdict
 
 COMPARISON = 1
 _ORDER = (Verdict.SHIP, Verdict.CAUTION, Verdict.DO_NOT_SHIP)
-_MEASURED = frozenset(
-    {"p50_ms", "p90_ms", "p99_ms", "mean_ms", "load_ms", "peak_rss_mb", "samples_ms", "speedup_vs_fp32", "speedup_ci95"}
-)  # of a latency entry; device and threads have sentences of their own
 
 
 class Answer(StrEnum):
@@ -169,6 +166,7 @@ def _latency(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any] | Non
             reason = "too few samples for an interval"
         else:
             found |= {"ratio": measured[0], "ci95": list(measured[1])}
+            reason = _noisy(before, after)
     return found | {"reason": reason}
 
 
@@ -181,8 +179,15 @@ def _other_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
         return "timed on different devices"
     if before["threads"] != after["threads"]:
         return f"timed with {before['threads']} and {after['threads']} threads"
-    rules = [{k: v for k, v in x.items() if k not in _MEASURED and not isinstance(v, float)} for x in (before, after)]
-    return None if rules[0].keys() == rules[1].keys() else "timed by different protocols"
+    if before.get("protocol") != after.get("protocol"):
+        return "timed by different protocols"
+    return None
+
+
+def _noisy(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """Why nothing is concluded from a ratio that there is: a run whose own noise check says so."""
+    noisy = [run for run, x in (("A", before), ("B", after)) if x.get("noise") and not x["noise"]["conclusive"]]
+    return f"too noisy to conclude about speed in {' and '.join(noisy)}" if noisy else None
 
 
 def _place(artifact: Mapping[str, Any]) -> str | None:
@@ -202,7 +207,7 @@ def _judge_latency(rows: list[dict[str, Any]], drift: Mapping[str, Any] | None) 
         latency = row["latency"]
         if latency is None or latency["ci95"] is None:
             continue
-        if row["same_file"]:
+        if row["same_file"] or latency["reason"] is not None:
             latency["answer"] = str(Answer.OPEN)
             continue
         below, above = latency["ci95"][1] < low, latency["ci95"][0] > high

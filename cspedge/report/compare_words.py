@@ -56,7 +56,7 @@ def latency_cell(found: Mapping[str, Any] | None) -> Cell | None:
     values = from_to(*("\u2013" if found[side] is None else words.milliseconds(found[side]) for side in "ab"))
     if found["ratio"] is None:
         return {"values": values, "change": "", "small": str(found["reason"]), "answer": "open"}
-    small = " to ".join(words.times(bound) for bound in found["ci95"])
+    small = found["reason"] or " to ".join(words.times(bound) for bound in found["ci95"])
     answer = found["answer"] or "open"
     return {"values": values, "change": f"{words.times(found['ratio'])}\u00d7", "small": small, "answer": answer}
 

@@ -29,7 +29,8 @@ def test_validated_and_timed_by_the_native_runner(
 ) -> None:
     """The same file in the same runtime gives the same answers, whether Python or the runner holds it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    here, there = command("validate"), command("bench", *DEVICE)
+    timing = (*DEVICE, "--sweep", "1,2")
+    here, there = command("validate"), command("bench", *timing)
     assert not list(tmp_path.glob("cspedge-*"))
     for precision, row in _rows(there).items():
         place, beside = row["ran_on"], _rows(here)[precision]
@@ -48,12 +49,13 @@ def test_validated_and_timed_by_the_native_runner(
         assert len(latency["warmup_ms"]) == len(latency["cold"]["first_samples_ms"]) == 10
         assert all(10 <= len(trace) <= 30 for trace in latency["warmup_ms"])
         assert len(latency["cores"]) == 1
+        assert [(point["threads"], len(point["samples_ms"])) for point in latency["sweep"]] == [(2, 100)]
         assert latency["p50_ci95"][0] <= latency["p50_ms"] <= latency["p50_ci95"][1]
         assert latency["noise"]["artifact"] == "executorch/int8"
         # a small native process, whose peak is its own and not that of the Python that started it
         assert 1 < latency["peak_rss_mb"] < 100
     assert _rows(there)["int8"]["latency"]["speedup_vs_fp32"] > 0
-    assert all(stage["cached"] for stage in command("bench", *DEVICE)["stages"])
+    assert all(stage["cached"] for stage in command("bench", *timing)["stages"])
 
 
 def test_a_runtime_without_a_native_runner(command: Command) -> None:

@@ -20,6 +20,8 @@ from cspedge.types import Head
 
 EXAMPLE = Path(__file__).with_name("example_report.json")
 
+NOISY = {"artifact": "a/int8", "ratio": 0.9, "ci95": [0.8, 0.95], "conclusive": False, "reason": "differs"}
+
 
 @pytest.fixture
 def given(two_runs: tuple[Path, Path]) -> tuple[Given, Given]:
@@ -118,12 +120,26 @@ def test_latency_is_worse_only_beyond_what_unchanged_files_did(worse: tuple[Give
     assert compare(*worse)["drift"] is None
 
 
+def test_nothing_is_concluded_from_a_run_that_was_too_noisy(worse: tuple[Given, Given]) -> None:
+    a, b = worse
+    slower(b.report, 1, 3.0)
+    a.report["artifacts"][1]["sha256"] = "1" * 64
+    assert any("executorch/int8 takes" in sentence for sentence in compare(a, b)["worse"])
+    b.report["artifacts"][1]["latency"]["noise"] = NOISY
+    found = compare(a, b)
+    assert not any("executorch/int8 takes" in sentence for sentence in found["worse"])
+    (latency,) = [r["latency"] for r in found["artifacts"] if (r["target"], r["precision"]) == ("executorch", "int8")]
+    assert latency["ratio"] == pytest.approx(3.0, rel=0.01)
+    assert (latency["answer"], latency["reason"]) == ("open", "too noisy to conclude about speed in B")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
         ("device", "another CPU", "different devices"),
         ("threads", 4, "with 2 and 4 threads"),
         ("samples_ms", [1.0] * 12, "too few samples"),
+        ("protocol", "fresh-process", "different protocols"),
     ],
 )
 def test_latency_of_another_device_or_protocol_is_not_compared(key: str, value: Any, reason: str) -> None:
