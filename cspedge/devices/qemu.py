@@ -77,11 +77,11 @@ class QemuAarch64(LocalProcess):
         finally:
             self._prefix, self._counts = plain, None
 
-    def run(self, command: Sequence[str]) -> Finished:
+    def run(self, command: Sequence[str], *, cores: tuple[int, ...] | None = None) -> Finished:
         """Raises DeviceError too where a program was to be counted and QEMU gave no count."""
         written = self._root / _COUNT
         written.unlink(missing_ok=True)
-        done = super().run(command)
+        done = super().run(command, cores=cores)
         if self._counts is not None and done.code == 0:
             if not written.exists():
                 raise DeviceError(f"device {self.uri!r} counted nothing; it takes a QEMU with plugins, as 7.2 is")
