@@ -143,6 +143,14 @@ def _json(path: Path, check: checks.Check) -> Any:
         raise InputError(f"there is no {str(path)!r}; give the {NAME} that the runner wrote") from error
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"{str(path)!r} cannot be read as JSON ({error}); copy it from the device again") from error
+    # before anything else, since another schema has other fields
+    for name, known in (("schema", SCHEMA), ("runner", RUNNER_VERSION)):
+        given = found.get(name) if isinstance(found, dict) else None
+        if given != known:
+            raise InputError(
+                f"{str(path)!r} has {name} {given!r}, and this cspedge takes {name} {known!r}; run a folder that it "
+                "emitted, or take the results in with the cspedge that emitted theirs"
+            )
     try:
         check(found, "")
     except UsageError as error:

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from cspedge import api, inputs
+from cspedge.cli.app import app, call
 from cspedge.devices import apple, emit, taken
 from cspedge.devices.uri import parse
 from cspedge.digest import sha256_bytes, sha256_file, sha256_path
@@ -148,6 +149,24 @@ def test_validating_a_bounded_number_of_images(emitted: Emitted, tmp_path: Path)
     done = subprocess.run(["sh", tmp_path / "few" / "run.sh"], env={"PATH": "/usr/bin:/bin"}, capture_output=True)
     assert done.returncode != 0
     assert b"CSPEDGE_TEAM: your team of ten letters and digits" in done.stderr
+
+
+def test_the_commands_say_what_they_wrote_and_what_they_refuse(
+    emitted: Emitted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"--workspace": "workspace", "--out": "out", "--val": "val", "--recipe": "recipe"}
+    common = [text for option, name in given.items() for text in (option, str(emitted.options[name]))]
+    common += ["--target", "coreml", "--calib-images", "32"]
+    (tmp_path / "empty").mkdir()
+    emit_it = ["validate", *common, "--device", "mac://", "--emit", str(tmp_path / "empty"), "--json"]
+    assert call(app, emit_it) == 0
+    assert json.loads(capsys.readouterr().out) == {"emitted": str(tmp_path / "empty")}
+    assert (tmp_path / "empty" / "run.sh").is_file()
+    (tmp_path / "results.json").write_text('{"schema": 9}')
+    assert call(app, ["report", *common, "--add", str(tmp_path / "results.json")]) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"'{tmp_path / 'results.json'}' has schema 9, and this cspedge takes schema 1; run a folder that" in err
 
 
 @pytest.fixture(scope="module")
@@ -352,8 +371,8 @@ def nan(values: np.ndarray[Any, Any]) -> None:
 
 
 BAD: dict[str, tuple[Change, str]] = {
-    "another schema": (edit(lambda v: v.update(schema=2)), "schema is 2; expected 1"),
-    "another runner": (edit(lambda v: v.update(runner="0")), "runner is '0'; expected '1'"),
+    "another schema": (edit(lambda v: v.update(schema=2)), "has schema 2, and this cspedge takes schema 1"),
+    "another runner": (edit(lambda v: v.update(runner="0")), "has runner '0', and this cspedge takes runner '1'"),
     "an unknown field": (edit(lambda v: v.update(more=1)), "more is an unknown key"),
     "no JSON": (lambda f: (f / "results.json").write_text("{") and None, "cannot be read as JSON"),
     "NaN in a figure": (
@@ -368,7 +387,7 @@ BAD: dict[str, tuple[Change, str]] = {
     "another system": (edit(lambda v: v["device"]["facts"].update(platform="Linux")), "comes from 'Linux'"),
     "no run.json": (lambda f: (f / "run.json").unlink(), "run.json' is missing"),
     "a changed run.json": (lambda f: (f / "run.json").write_text("{}") and None, "run.json' was changed"),
-    "a run.json of nothing": (edit(lambda v: v.clear(), "run.json"), "schema is missing"),
+    "a run.json of nothing": (edit(lambda v: v.clear(), "run.json"), "run.json' has schema None, and"),
     "another device": (edit(lambda v: v["device"].update(uri="mac://")), "asks for 'mac://?units=cpuOnly'"),
     "another artifact": (
         edit(lambda v: v["artifacts"][1].update(sha256="0" * 64), "run.json"),
