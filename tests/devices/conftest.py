@@ -60,3 +60,10 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real sshd (`sshd.Server`); skips where there is none."""
     with _sshd().running(tmp_path_factory.mktemp("sshd")) as server:
         yield server
+
+
+@pytest.fixture
+def arm_sshd(tmp_path: Path) -> Iterator[Any]:
+    """An sshd that looks like an Arm board: its programs run under QEMU."""
+    with _sshd().running(tmp_path, arm=True) as server:
+        yield server
