@@ -16,12 +16,16 @@ from cspedge.cli.console import (
     print_json,
     quiet_stdout,
     report_table,
+    robustness_table,
     stdout_console,
+    sweep_table,
 )
 from cspedge.errors import CspedgeError
 from cspedge.options import Upto
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cspedge.pipeline import Outcome
 
 app = typer.Typer(
@@ -86,24 +90,39 @@ def call(command: Callable[..., Any], args: list[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _execute(given: dict[str, Any], upto: Upto, *, config: str | None, continues: bool, as_json: bool) -> Outcome:
-    from cspedge.pipeline import execute
+def execute(
+    given: dict[str, Any], upto: Upto, *, config: str | None, continues: bool, as_json: bool, quiet: bool = False
+) -> Outcome:
+    """Runs the stages up to `upto` and prints what came of it; quiet: something else goes to stdout."""
+    from cspedge.pipeline import execute as run_stages
 
     options, message = opt.build(given, config=config, continues=continues)
     ui = ConsoleUi()
     if message:
         ui.note(message)
     with quiet_stdout(), ui:
-        outcome = execute(options, upto, ui)
+        outcome = run_stages(options, upto, ui)
     opt.remember(options)
+    if outcome.emitted is not None:
+        _print_emitted(outcome.emitted, as_json)
     if as_json and outcome.report is not None:
         print_json(outcome.report)
-    elif outcome.report is not None:
+    elif outcome.report is not None and not quiet:
         console = stdout_console()
         console.print(report_table(outcome.report))
+        for table in (sweep_table(outcome.report), robustness_table(outcome.report)):
+            if table is not None:
+                console.print(table)
         _print_verdict(outcome.report, console)
         console.print(f"written to {options.out}: {', '.join(outcome.files)}", soft_wrap=True)
     return outcome
+
+
+def _print_emitted(folder: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({"emitted": str(folder)})
+    else:
+        print(f"written to {folder}: its README.md says how to run it; then: cspedge report --add results/results.json")
 
 
 def _print_verdict(report: dict[str, Any], console: Any) -> None:
@@ -121,8 +140,11 @@ def _print_verdict(report: dict[str, Any], console: Any) -> None:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
 
 
-def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> None:
-    """A command that ends in the report: `run`, `validate`, `bench` and `report` take the same options."""
+def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool, protocol: str | None = None) -> None:
+    """A command that ends in the report: `run`, `validate` and `bench` take the same options.
+
+    protocol: how it takes times; None: as the last command in the workspace did.
+    """
 
     def command(
         model: opt.Model = None,
@@ -143,12 +165,18 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
         allow_overlap: opt.AllowOverlap = False,
         max_unreadable: opt.MaxUnreadable = None,
         threads: opt.Threads = None,
+        sweep: opt.Sweep = None,
         seed: opt.Seed = None,
         no_thumbnails: opt.NoThumbnails = False,
+        robustness: opt.Robustness = None,
         device: opt.Device = None,
+        emit: opt.Emit = None,
+        emit_images: opt.EmitImages = None,
+        add: opt.Add = None,
         json: opt.Json = False,
     ) -> int:
-        outcome = _execute(_given(locals()), upto, config=config, continues=continues, as_json=json)
+        given = _given(locals()) | {"protocol": protocol}
+        outcome = execute(given, upto, config=config, continues=continues, as_json=json)
         return outcome.exit_code
 
     app.command(name, help=summary)(command)
@@ -159,6 +187,7 @@ _register_whole(
     Upto.BENCH,
     "The whole way: calibrate, quantize, lower to every target, validate, bench, report.",
     continues=False,
+    protocol="in-process",
 )
 
 
@@ -185,7 +214,7 @@ def quantize(
     json: opt.Json = False,
 ) -> int:
     """Calibrate once and write encodings.json; with --explain, say what each tensor does to each target's answers."""
-    outcome = _execute(_given(locals()), Upto.QUANTIZE, config=config, continues=False, as_json=json)
+    outcome = execute(_given(locals()), Upto.QUANTIZE, config=config, continues=False, as_json=json)
     from cspedge.publish import outlier_notes
 
     assert outcome.quantized is not None
@@ -227,7 +256,7 @@ def export(
     json: opt.Json = False,
 ) -> int:
     """Lower to one or more targets; each artifact is loaded from its file, run and compared."""
-    outcome = _execute(_given(locals()), Upto.LOWER, config=config, continues=True, as_json=json)
+    outcome = execute(_given(locals()), Upto.LOWER, config=config, continues=True, as_json=json)
     rows = [
         {
             "target": r.target,
@@ -257,10 +286,10 @@ _register_whole(
 _register_whole(
     "bench",
     Upto.BENCH,
-    "Measure the latency of every artifact, interleaved, here or on --device; its instructions where that is emulated.",
+    "Measure the latency of each artifact, interleaved, in fresh processes here or on --device (instructions in QEMU).",
     continues=True,
+    protocol="fresh-process",
 )
-_register_whole("report", Upto.BENCH, "Write report.json and report.html, running what is missing.", continues=True)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -269,8 +298,9 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 def _register() -> None:
     """The commands that tell rather than make, in modules of their own."""
-    from cspedge.cli import bundlecmd, inform, storecmd, traincmd
+    from cspedge.cli import bundlecmd, inform, reportcmd, storecmd, traincmd
 
+    reportcmd.register(app)
     inform.register(app)
     traincmd.register(app)
     bundlecmd.register(app)

@@ -37,12 +37,14 @@ def build_report(
     notes: Sequence[str] = (),
     images: ImageSet | None = None,
     thumbnails: bool = True,
+    robustness: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as plain JSON values, checked against the schema.
 
     vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; tuning: the
     images of the accuracy loop, None without one; budgets: by target, in the verdict's words; images: those of the
-    validation, of which the ones that flip are listed; thumbnails: whether the report may show small ones of them.
+    validation, of which the ones that flip are listed; thumbnails: whether the report may show small ones of them;
+    robustness: of `cspedge.robustness.entry`.
     """
     from cspedge.devices.host import environment
     from cspedge.models.preprocess import manifest
@@ -68,14 +70,19 @@ def build_report(
         "calibration": calibration,
         "tuning": tuning,
         "validation": validation,
-        "artifacts": [artifact_entry(r, (budgets or {}).get(r.target, {})) for r in results],
+        "artifacts": [
+            artifact_entry(r, (budgets or {}).get(r.target, {})) | {"images": _images(r, vectors, labels)}
+            for r in results
+        ],
         "agreement": pairs,
         "flips": _flips(info, vectors, images, results, thumbnails),
+        "robustness": None if robustness is None else dict(robustness),
         "environment": env,
         "stages": [dict(s) for s in stages],
         "notes": [
             *notes,
             *_kept_notes(results),
+            *_noise_notes(results),
             *_saturation_note(results, env),
             *pair_notes(results, pairs, env["isa"]),
         ],
@@ -94,6 +101,7 @@ def _reference(
     """The reference's own figures; accuracy is of logits alone."""
     from cspedge.errors import InputError
     from cspedge.evaluate.metrics import accuracy
+    from cspedge.report import single_images
 
     entry: dict[str, Any] = {"precision": "fp32", "device": device, "trained_on": info.trained_on}
     if info.head != Head.LOGITS:
@@ -102,7 +110,26 @@ def _reference(
     if labels is None or vectors is None:
         raise InputError("a report needs labelled validation images; give a folder with one subfolder per class")
     found = accuracy(vectors, vectors, labels)
-    return entry | {"top1": found.top1, "top5": found.top5, "macro_top1": found.macro_top1, "n": found.n}
+    right = single_images.of_artifact(vectors, vectors, labels)["right"]
+    return entry | {
+        "top1": found.top1,
+        "top5": found.top5,
+        "macro_top1": found.macro_top1,
+        "n": found.n,
+        "right": right,
+    }
+
+
+def _images(
+    result: ArtifactResult, reference: NDArray[np.float32] | None, labels: NDArray[np.int64] | None
+) -> dict[str, str] | None:
+    """Which images an artifact gets right, for comparisons with other runs; None where there are no logits."""
+    from cspedge.report.single_images import of_artifact
+
+    found = result.evaluation
+    if found is None or found.accuracy is None or found.vectors is None or reference is None or labels is None:
+        return None
+    return of_artifact(found.vectors, reference, labels)
 
 
 def _agreement(
@@ -203,6 +230,7 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "ran_on": None if evaluation is None or evaluation.ran_on is None else _plain(asdict(evaluation.ran_on)),
         "accuracy": None if evaluation is None or evaluation.accuracy is None else _plain(asdict(evaluation.accuracy)),
         "paired": None if evaluation is None or evaluation.paired is None else _plain(asdict(evaluation.paired)),
+        "robustness": [_plain(asdict(row)) for row in result.robustness],
         "outputs": [] if evaluation is None else [asdict(row) for row in evaluation.outputs],
         "pt2e": {"sqnr_db": artifact.check_sqnr_db, "max_abs_diff": artifact.check_max_abs} if artifact else None,
         "latency": _plain(asdict(result.latency)) if result.latency else None,
@@ -219,16 +247,26 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
 def _audit(result: ArtifactResult) -> dict[str, Any] | None:
     if result.artifact is None or result.artifact.audit is None or result.status is not Status.OK:
         return None
-    return _plain(asdict(result.artifact.audit))
+    found: dict[str, Any] = _plain(asdict(result.artifact.audit))
+    return found
 
 
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+def _plain(value: Any) -> Any:
+    """Tuples as JSON's lists, at any depth."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _kept_notes(results: Sequence[ArtifactResult]) -> list[str]:
     """How the accuracy loop ended for each int8 artifact, in its own words."""
     return [f"{r.label}, accuracy loop: {r.kept.reason}" for r in results if r.kept is not None]
+
+
+def _noise_notes(results: Sequence[ArtifactResult]) -> list[str]:
+    """Why the speeds of this bench may not be compared, once for all that it timed together."""
+    checked = [r.latency.noise for r in results if r.latency is not None and r.latency.noise is not None]
+    return list(dict.fromkeys(noise.sentence for noise in checked if noise.sentence is not None))
 
 
 def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) -> list[str]:

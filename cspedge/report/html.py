@@ -28,11 +28,11 @@ def render(report: Mapping[str, Any]) -> str:
     bidi characters dropped. The output depends on the report alone.
     """
     validate(report)
-    from cspedge.report import changes, contact, contract, provenance
+    from cspedge.report import changes, contact, contract, provenance, robustness
 
     artifacts = list(report["artifacts"])
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             report=report,
@@ -45,6 +45,7 @@ def render(report: Mapping[str, Any]) -> str:
             levels=tables.levels(report),
             changes=changes.changes(report),
             contact=contact.sheet(report),
+            robust=robustness.table(report),
             agreement=tables.agreement(report),
             differences=tables.differences(report),
             islands=tables.islands(artifacts),
@@ -75,10 +76,11 @@ def _plots(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: Markup(drawing) for name, drawing in drawings.items()}
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Jinja's, with the report's words; every string is escaped, and nothing undefined is passed over."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("cspedge.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -86,7 +88,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         percent=words.percent,
         points=words.points,
         size=words.megabytes,
@@ -104,9 +106,9 @@ def _environment() -> Environment:
         worst=tables.worst,
         level_of=tables.level_of,
     )
-    environment.tests["digest"] = facts.is_digest
-    environment.globals.update(verdict_words=words.VERDICT_WORDS, evidence_words=words.EVIDENCE_WORDS)
-    return environment
+    made.tests["digest"] = facts.is_digest
+    made.globals.update(verdict_words=words.VERDICT_WORDS, evidence_words=words.EVIDENCE_WORDS)
+    return made
 
 
 def _finalize(value: Any) -> Any:

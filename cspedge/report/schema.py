@@ -7,13 +7,13 @@ Every object is closed (an unknown key is an error) except three that carry othe
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cspedge.errors import UsageError
-from cspedge.report import checks
+from cspedge.report import checks, evidence_checks, single_images
+from cspedge.report.schema_latency import LATENCY
 from cspedge.types import Evidence, Head, Precision, Status, Verdict
 
 SCHEMA = 1
@@ -58,6 +58,8 @@ def validate(report: Any) -> None:
         if labels.index(labels[index]) != index:
             raise checks.wrong(where, f"repeats {labels[index]!r}", "one artifact per target and precision")
         _artifact_rules(artifact, where)
+    evidence_checks.rules(report)
+    single_images.check_counts(report)
     names = [output["name"] for output in report["model"]["outputs"]]
     for index, artifact in enumerate(report["artifacts"]):
         found = [row["name"] for row in artifact["outputs"]]
@@ -157,32 +159,6 @@ _PAIRED = checks.closed(
         ),
     }
 )
-_LATENCY = checks.closed(
-    {
-        "device": checks.text,
-        "isa": checks.list_of(checks.text),
-        "threads": checks.count,
-        "p50_ms": _POSITIVE,
-        "p90_ms": _POSITIVE,
-        "p99_ms": _POSITIVE,
-        "mean_ms": _POSITIVE,
-        "load_ms": _POSITIVE,
-        "peak_rss_mb": checks.or_null(_POSITIVE),
-        "samples_ms": checks.list_of(_POSITIVE, at_least=1),
-        "speedup_vs_fp32": checks.or_null(_POSITIVE),  # null: this is the float artifact, or there is none
-        "speedup_ci95": checks.or_null(checks.interval(0, math.inf)),
-    }
-)
-# Instructions of one inference on an emulated processor, where there are no times; ratio_to_fp32 as speedup_vs_fp32.
-_INSTRUCTIONS = checks.closed(
-    {
-        "device": checks.text,
-        "threads": checks.count,
-        "instructions_per_inference": checks.count,
-        "samples": checks.list_of(checks.count, at_least=1),
-        "ratio_to_fp32": checks.or_null(_POSITIVE),
-    }
-)
 # One output of an artifact beside the reference's; sqnr_db null: equal bit for bit; neighbours are for embeddings.
 _CLOSENESS = checks.closed(
     {
@@ -213,18 +189,6 @@ _KEPT = checks.closed(
         "reason": checks.text,
     }
 )
-# The device whose answers the accuracy is made of (--device); null: the process that wrote the report.
-_RAN_ON = checks.closed(
-    {
-        "uri": checks.name,
-        "cpu": checks.text,
-        "machine": checks.name,
-        "isa": checks.list_of(checks.text),
-        "os": checks.text,
-        "runtime": checks.name,
-        "delegates": checks.list_of(checks.name),
-    }
-)
 _ARTIFACT = checks.closed(
     {
         "target": checks.name,
@@ -242,7 +206,7 @@ _ARTIFACT = checks.closed(
         "pt2e": checks.or_null(  # the check at lowering, against the same placed graph in torch
             checks.closed({"sqnr_db": checks.or_null(checks.number()), "max_abs_diff": _POSITIVE})
         ),
-        "latency": checks.or_null(_LATENCY),
+        "latency": checks.or_null(LATENCY),
         "audit": checks.or_null(_AUDIT),
         "lower_s": checks.or_null(_POSITIVE),
         "kept": checks.or_null(_KEPT),  # null: no accuracy loop was asked for
@@ -253,34 +217,13 @@ _ARTIFACT = checks.closed(
         "evidence_detail": checks.or_null(checks.text),
         "manifest": checks.or_null(checks.text),
         "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
-        "ran_on": checks.or_null(_RAN_ON),
-        "instructions": checks.or_null(_INSTRUCTIONS),  # null: not emulated, or not counted
+        "ran_on": checks.or_null(evidence_checks.RAN_ON),
+        "robustness": evidence_checks.CORRUPTED,  # empty: not asked for, or a float artifact
+        "instructions": checks.or_null(evidence_checks.INSTRUCTIONS),  # null: not emulated, or not counted
+        "images": checks.or_null(single_images.IMAGES),  # absent or null as paired
     },
 )
 _PAIR: dict[str, checks.Check] = {"a": checks.text, "b": checks.text}
-# Images that an artifact answers otherwise than fp32, the first of them with what they show, where that may go along.
-_FLIPS = checks.closed(
-    {
-        "total": checks.count,
-        "lost": checks.count,
-        "images": checks.list_of(
-            checks.closed(
-                {
-                    "name": checks.text,
-                    "sha256": checks.sha256,
-                    "label": checks.count,
-                    "answer": checks.count,
-                    "margin": checks.number(),
-                    "artifacts": checks.list_of(
-                        checks.closed({"artifact": checks.name, "answer": checks.count, "margin": checks.number()}),
-                        at_least=1,
-                    ),
-                    "thumbnail": checks.or_null(checks.jpeg),
-                }
-            )
-        ),
-    }
-)
 _REPORT = checks.closed(
     {
         "schema": checks.constant(SCHEMA),
@@ -315,7 +258,8 @@ _REPORT = checks.closed(
                 "macro_top1": checks.or_null(_FRACTION),
                 "n": checks.count,
                 "trained_on": checks.or_null(checks.opened({})),
-            }
+            },
+            {"right": checks.or_null(single_images.bits)},  # absent or null as the artifacts' images
         ),
         # null: nothing was calibrated (float artifacts only), nothing was validated
         "calibration": checks.or_null(
@@ -358,5 +302,8 @@ _REPORT = checks.closed(
         "stages": checks.list_of(checks.closed({"name": checks.name, "seconds": _POSITIVE, "cached": checks.flag})),
         "notes": checks.list_of(checks.text),
     },
-    {"flips": checks.or_null(_FLIPS)},  # null: the head gives no logits
+    {
+        "flips": checks.or_null(single_images.FLIPS),  # null: the head gives no logits
+        "robustness": checks.or_null(evidence_checks.CORRUPTIONS),  # null: not asked for (--robustness)
+    },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+OVER_BUDGET = "is over the budget"  # in a note on an artifact that misses a given budget
 VERDICT_WORDS = {"ship": "ship", "caution": "caution", "do-not-ship": "do not ship"}
 EVIDENCE_WORDS = {
     "measured": "measured here",

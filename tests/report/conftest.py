@@ -18,6 +18,7 @@ from cspedge.evaluate.metrics import accuracy
 from cspedge.evaluate.paired import paired
 from cspedge.report import load
 from cspedge.report.contact import flips_entry
+from cspedge.report.single_images import of_artifact
 from cspedge.types import Head, ImageSet
 
 RealRun = Callable[[Head], Path]
@@ -43,6 +44,16 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
 
 
 @pytest.fixture(scope="session")
+def two_runs(real_run: RealRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folders of two real runs on the same images, the second calibrated on two of them."""
+    first = real_run(Head.LOGITS)
+    second = tmp_path_factory.mktemp("second") / "few"
+    few = ["--target", "onnxruntime", "--recipe", "fast", "--calib-images", "2"]
+    assert call(app, ["run", *few, "--workspace", str(first.parent / "store"), "--out", str(second)]) == 0
+    return first, second
+
+
+@pytest.fixture(scope="session")
 def digit_images(digit_logits: tuple[NDArray[np.float32], NDArray[np.int64]]) -> ImageSet:
     """The digits that `digit_logits` are of, 64 pixels on a side."""
     from sklearn.datasets import load_digits
@@ -60,20 +71,22 @@ def digit_images(digit_logits: tuple[NDArray[np.float32], NDArray[np.int64]]) ->
 @pytest.fixture
 def changed(
     digit_logits: tuple[NDArray[np.float32], NDArray[np.int64]], digit_images: ImageSet
-) -> Callable[[bool], dict[str, Any]]:
-    """A function from `thumbnails` to the example with other figures.
+) -> Callable[..., dict[str, Any]]:
+    """A function from `thumbnails` (and `levels`) to the example with other figures.
 
-    openvino/int8 has those of digits' logits rounded to 4 bits, openvino/fp32 those of unchanged ones.
+    openvino/int8 has those of digits' logits rounded to 4 bits (or that many levels to a side of 0), openvino/fp32
+    those of unchanged ones.
     """
     logits, labels = digit_logits
-    scale = np.float32(np.abs(logits).max() / 7)
-    coarse = (np.round(logits / scale) * scale).astype(np.float32)
 
-    def build(thumbnails: bool) -> dict[str, Any]:
+    def build(thumbnails: bool, levels: int = 7) -> dict[str, Any]:
+        scale = np.float32(np.abs(logits).max() / levels)
+        coarse = (np.round(logits / scale) * scale).astype(np.float32)
         found = load(EXAMPLE)
         for index, other in ((5, coarse), (4, logits)):
             figures = {"accuracy": accuracy(other, logits, labels), "paired": paired(other, logits, labels)}
             found["artifacts"][index] |= {k: json.loads(json.dumps(asdict(v))) for k, v in figures.items()}
+            found["artifacts"][index]["images"] = of_artifact(other, logits, labels)
         answers = {"openvino/fp32": logits, "openvino/int8": coarse}
         return found | {"flips": flips_entry(logits, answers, digit_images, thumbnails=thumbnails)}
 

@@ -20,7 +20,9 @@ from typing import Any
 
 import pytest
 
-from cspedge.report import load, render
+from cspedge.report import compare_html, load, render
+from cspedge.report.compare import compare
+from cspedge.report.given import read
 from cspedge.types import Head
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -278,6 +280,15 @@ def test_what_changed_and_the_contact_sheet_fit(
     look(browser, page, width, scheme, "changed")
     assert browser.evaluate("[...document.images].every(e => e.complete && e.naturalWidth === 64)")
     assert browser.evaluate("document.images.length") > 5
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_a_comparison_of_two_real_runs_fits(
+    browser: Browser, two_runs: tuple[Path, Path], tmp_path: Path, width: int, scheme: str
+) -> None:
+    page = tmp_path / "comparison.html"
+    page.write_text(compare_html.render(compare(*(read(str(run)) for run in two_runs))), encoding="utf-8")
+    look(browser, page, width, scheme, "comparison")
 
 
 @pytest.mark.parametrize("head", list(Head))
