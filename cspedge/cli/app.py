@@ -290,8 +290,7 @@ _register_whole(
 _register_whole(
     "bench",
     Upto.BENCH,
-    "Measure the latency of every artifact, interleaved, in fresh processes here or on --device; its instructions "
-    "where that is emulated.",
+    "Measure the latency of each artifact, interleaved, in fresh processes here or on --device (instructions in QEMU).",
     continues=True,
     protocol="fresh-process",
 )

@@ -62,6 +62,13 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield server
 
 
+@pytest.fixture
+def arm_sshd(tmp_path: Path) -> Iterator[Any]:
+    """An sshd that looks like an Arm board: its programs run under QEMU."""
+    with _beside("sshd").running(tmp_path, arm=True) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def adb_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The real adb with a server of its own (`adbd.Host`); skips where there is none."""

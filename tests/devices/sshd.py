@@ -82,8 +82,8 @@ class Server:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Server]:
-    """Starts sshd; skips where there is none."""
+def running(folder: Path, *, arm: bool = False) -> Iterator[Server]:
+    """Starts sshd; skips where there is none. arm: it looks like an Arm board to who comes (`_as_arm`)."""
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if program is None or shutil.which("ssh-keygen") is None:
         pytest.skip("ssh:// is tested against a real sshd (apt-get install openssh-server)")
@@ -105,7 +105,7 @@ def running(folder: Path) -> Iterator[Server]:
         "UsePAM": "no",
         "PasswordAuthentication": "no",
         "PermitRootLogin": "prohibit-password",
-        "ForceCommand": f'cd {home} && eval "$SSH_ORIGINAL_COMMAND"',
+        "ForceCommand": f'cd {home} && {_as_arm(folder) if arm else ""}eval "$SSH_ORIGINAL_COMMAND"',
     }
     client = {
         "IdentityFile": folder / "user",
@@ -127,6 +127,22 @@ def running(folder: Path) -> Iterator[Server]:
             yield Server(port=port, config=folder / "client", user=getpass.getuser(), home=home)
         finally:
             process.terminate()
+
+
+def _as_arm(folder: Path) -> str:
+    """Words for a shell in which `uname -m` says aarch64 and what is run by path runs under QEMU.
+
+    The kernel's binfmt_misc would do the same, for the whole machine. /proc/cpuinfo stays this machine's.
+    """
+    shim = folder / "shim"
+    shim.mkdir()
+    (shim / "uname").write_text(
+        '#!/bin/sh\nif [ "$1" = -m ]; then echo aarch64; else exec /bin/uname "$@"; fi\n', encoding="utf-8"
+    )
+    (shim / "uname").chmod(0o700)
+    (shim / "arm.sed").write_text("s#&& \\./#\\&\\& qemu-aarch64 -cpu cortex-a76 ./#\n", encoding="utf-8")
+    edited = f'$(printf %s "$SSH_ORIGINAL_COMMAND" | sed -f {shim}/arm.sed)'
+    return f'PATH={shim}:$PATH && SSH_ORIGINAL_COMMAND="{edited}" && '
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

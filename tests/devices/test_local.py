@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +90,35 @@ def test_what_is_there_is_not_copied_again(tmp_path: Path) -> None:
             device.run(["bin/none"])
     finally:
         device.close()
+
+
+LIBRARY = "int f(void) { return 0; }"
+MAIN = "int f(void); int main(void) { return f(); }"
+
+
+def test_a_device_whose_c_library_is_too_old(tmp_path: Path) -> None:
+    """The system's own loader refuses a program that was built against a newer library than is there."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("builds a small library (apt-get install gcc)")
+    for version in ("GLIBC_9.99", "GLIBC_9.98"):  # built with the first, run with the second
+        (tmp_path / "lib.c").write_text(LIBRARY, encoding="ascii")
+        (tmp_path / "lib.map").write_text(f"{version} {{ global: f; }};", encoding="ascii")
+        (tmp_path / "main.c").write_text(MAIN, encoding="ascii")
+        library = [compiler, "-shared", "-fPIC", "lib.c", "-Wl,--version-script=lib.map", "-o", "liba.so"]
+        subprocess.run(library, cwd=tmp_path, check=True)
+        if not (tmp_path / "main").exists():
+            program = [compiler, "main.c", "-o", "main", "-L.", "-la", f"-Wl,-rpath,{tmp_path}"]
+            subprocess.run(program, cwd=tmp_path, check=True)
+    device = LocalProcess("local-process://")
+    try:
+        device.push(tmp_path / "main", "main", sha256_file(tmp_path / "main"), executable=True)
+        error = failure(device.run(["main"]), "executorch/int8", device.uri)
+    finally:
+        device.close()
+    assert type(error) is DeviceError
+    assert "is too old for the runner that was built here" in str(error)
+    assert "`GLIBC_9.99' not found" in str(error)
 
 
 @pytest.mark.parametrize(

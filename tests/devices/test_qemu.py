@@ -80,6 +80,19 @@ def test_emulation_gives_instructions_and_no_times(arm: Command, lowered: Path) 
     assert all(stage["cached"] for stage in arm("bench")["stages"])
 
 
+def test_what_looks_like_an_arm_board_behind_ssh(
+    command: Command, arm: Command, arm_sshd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No board: this machine's sshd says aarch64 and runs programs under QEMU. The runner for Arm is what is sent."""
+    (emulated,) = arm("validate", "--precision", "int8")["artifacts"]
+    monkeypatch.setenv("CSPEDGE_SSH_CONFIG", str(arm_sshd.config))
+    device = f"ssh://{arm_sshd.user}@127.0.0.1:{arm_sshd.port}"
+    (row,) = command("validate", "--precision", "int8", "--device", device)["artifacts"]
+    assert (row["ran_on"]["machine"], row["ran_on"]["uri"]) == ("aarch64", device)
+    assert row["accuracy"] == emulated["accuracy"]
+    assert not list(arm_sshd.home.iterdir())
+
+
 LOOP = """
     .global _start
 _start:
