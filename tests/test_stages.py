@@ -187,12 +187,15 @@ def test_evaluation_keys(change: dict[str, Any]) -> None:
         {"seed": 1},
         {"host": {"cpu": "y"}},
         {"sdk": {"onnxruntime": "2"}},
+        {"protocol": "fresh-process"},
+        {"sweep": (2,)},
+        {"device": {"uri": "local-process://"}},
     ],
 )
 def test_bench_keys(change: dict[str, Any]) -> None:
     base: dict[str, Any] = {
         "artifacts": {"a": "1"}, "image": "i", "threads": 1, "rounds": 10, "per_round": 10, "seed": 0,
-        "host": {"cpu": "x"}, "sdk": {"onnxruntime": "1"},
+        "host": {"cpu": "x"}, "sdk": {"onnxruntime": "1"}, "protocol": "in-process", "sweep": (),
     }  # fmt: skip
     assert stages.bench_inputs(**base) != stages.bench_inputs(**(base | change))
 
