@@ -68,8 +68,8 @@ def test_emulation_gives_instructions_and_no_times(arm: Command, lowered: Path) 
         assert found["device"].endswith(f"({DEVICE})")
         assert found["threads"] == 1
         assert found["instructions_per_inference"] in found["samples"]
-        # what differs is how the runner prints its own clock's readings
-        assert max(found["samples"]) - min(found["samples"]) < found["instructions_per_inference"] / 1000
+        # what differs is how the runner prints its own clock's readings; one process in twenty runs 12,000 fewer
+        assert max(found["samples"]) - min(found["samples"]) < found["instructions_per_inference"] / 50
     int8, fp32 = (rows[p]["instructions"] for p in ("int8", "fp32"))
     ratio = int8["instructions_per_inference"] / fp32["instructions_per_inference"]
     assert int8["ratio_to_fp32"] == ratio
