@@ -6,7 +6,8 @@
 
 BUNDLE is what `cspedge bundle` made for ExecuTorch or OpenVINO. For x86 processors the runtimes are this environment's;
 for Arm their aarch64 wheels of the same versions, which pip downloads. Emulation runs the very kernels that the runtime
-picks for that processor, instruction by instruction, so it says what they compute and nothing of their speed.
+picks for that processor, instruction by instruction, so it says what they compute and nothing of their speed. The last
+column is the bundle's own self-test there: the largest distance to golden/, of which more than 1 tolerance is refused.
 """
 
 from __future__ import annotations
@@ -44,25 +45,29 @@ def main() -> None:
     tensors = arguments.work / "images.u8"
     count = _tensors(manifest, arguments.images, arguments.count, tensors)
     programs = {machine: _build(machine, arguments.work) for machine in {"x86_64", *(CPUS[c] for c in arguments.cpus)}}
-    print(f"| artifact | processor | same top-1 as here (n = {count:,}) | equal to the bit | SQNR to here, dB |")
-    print("|---|---|---|---|---|")
+    same_here = f"same top-1 as here (n = {count:,})"
+    print(f"| artifact | processor | {same_here} | equal to the bit | SQNR to here, dB | golden/, in tolerances |")
+    print("|---|---|---|---|---|---|")
     for artifact in manifest["artifacts"]:
         if artifact["backend"] not in RUNTIMES:
             continue
         label = f"{artifact['target']}/{artifact['precision']}"
-        told = [str(arguments.bundle), "--bench", "--artifact", label, "--warmup", "0", "--rounds", "1"]
-        told += ["--tensors", str(tensors)]
-        here = _outputs([str(programs["x86_64"])], told, arguments.work / "here.f32", count)
+        told = [str(arguments.bundle.absolute()), "--bench", "--artifact", label, "--warmup", "0", "--rounds", "0"]
+        given = [*told, "--tensors", str(tensors)]
+        here = _outputs([str(programs["x86_64"])], given, arguments.work / "here.f32", count)
+        if isinstance(here, str):
+            sys.exit(f"{label} does not run on this machine: {here}")
         for cpu in arguments.cpus:
             command = [*_emulator(cpu), str(programs[CPUS[cpu]])]
-            found = _outputs(command, told, arguments.work / f"{cpu}.f32", count)
+            found = _outputs(command, given, arguments.work / f"{cpu}.f32", count)
             if isinstance(found, str):
-                print(f"| {label} | {cpu} | not run: {found} | | |", flush=True)
+                print(f"| {label} | {cpu} | not run: {found} | | | |", flush=True)
                 continue
             same = float((found.argmax(1) == here.argmax(1)).mean())
             equal = float((found == here).all(1).mean())
             noise = "" if equal == 1 else f"{sqnr_db(here, found):.1f}"
-            print(f"| {label} | {cpu} | {same:.2%} | {equal:.2%} | {noise} |", flush=True)
+            golden = _golden(command, told, artifact, arguments.bundle, arguments.work / f"{cpu}.golden.f32")
+            print(f"| {label} | {cpu} | {same:.2%} | {equal:.2%} | {noise} | {golden:.2g} |", flush=True)
 
 
 def _tensors(manifest: dict[str, Any], folder: Path, count: int | None, out: Path) -> int:
@@ -101,6 +106,19 @@ def _build(machine: str, work: Path) -> Path:
 
 def _emulator(cpu: str) -> list[str]:
     return [f"qemu-{CPUS[cpu]}", "-cpu", cpu]
+
+
+def _golden(command: list[str], told: list[str], artifact: dict[str, Any], bundle: Path, out: Path) -> float:
+    """The largest distance to the bundle's golden answers, in their tolerances: more than 1 fails its self-test."""
+    import numpy as np
+
+    images = len(json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["golden"]["images"])
+    found = _outputs(command, told, out, images)  # without --tensors it takes golden's own
+    if isinstance(found, str):
+        sys.exit(f"golden/ cannot be replayed: {found}")
+    expected = [np.fromfile(bundle / entry["file"], "<f4").reshape(images, -1) for entry in artifact["golden"]]
+    allowed = [np.full(e.shape[1], g["max_abs"]) for e, g in zip(expected, artifact["golden"], strict=True)]
+    return float((np.abs(found - np.concatenate(expected, axis=1)) / np.concatenate(allowed)).max())
 
 
 def _outputs(command: list[str], told: list[str], out: Path, count: int) -> Any:

@@ -14,7 +14,6 @@ from cspedge.types import (
     ArtifactResult,
     Audit,
     Evaluation,
-    Evidence,
     Head,
     ImageSet,
     Latency,
@@ -250,46 +249,16 @@ def bench(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Mapping[str, Latency | str]:
-    """Single-image latency on this host, all artifacts interleaved in rounds; by label, a reason where one dropped out.
+    """Single-image latency in this process, all artifacts in every round; by label, a reason where one dropped out.
 
     At least 50 timed inferences each (UsageError below). Artifacts that do not run natively here (Core ML off a Mac)
     are left out: an emulation's time says nothing.
     """
-    from time import perf_counter
+    from cspedge.devices import here
+    from cspedge.devices.rounds import Plan
 
-    from cspedge.devices.host import describe
-    from cspedge.evaluate.latency import bench as run_bench
-    from cspedge.evaluate.latency import summarise
-
-    sessions: dict[str, Session] = {}
-    load_ms: dict[str, float] = {}
-    for artifact in artifacts:
-        start = perf_counter()
-        session = open_session(artifact, threads=threads)
-        if session.evidence is Evidence.MEASURED:
-            sessions[artifact.label] = session
-            load_ms[artifact.label] = (perf_counter() - start) * 1e3
-    if not sessions:
-        return {}
-    image = (images.images[:1].astype("float32") / 255).astype("float32")
-    result = run_bench(sessions, image, rounds=rounds, per_round=per_round, seed=seed, progress=progress)
-    host = describe()
-    floats = {a.target: a.label for a in artifacts if a.precision.is_float and a.label in result.samples}
-    found: dict[str, Latency | str] = dict(result.failures)
-    for artifact in artifacts:
-        if artifact.label not in result.samples:
-            continue
-        base = floats.get(artifact.target) if artifact.precision is Precision.INT8 else None
-        found[artifact.label] = summarise(
-            result.samples[artifact.label],
-            load_ms[artifact.label],
-            device=host.cpu,
-            isa=host.isa,
-            threads=threads,
-            fp32=result.samples[base] if base else None,
-            seed=seed,
-        )
-    return found
+    plan = Plan(threads=threads, rounds=rounds, per_round=per_round, seed=seed)
+    return here.bench(artifacts, images.images[:1], plan, progress)
 
 
 def audit(artifact: Artifact) -> Audit | None:

@@ -177,8 +177,10 @@ class RunConfig:
     allow_overlap: bool | None = None
     max_unreadable: float | None = None
     threads: int | None = None
+    sweep: tuple[int, ...] = ()
     seed: int | None = None
     no_thumbnails: bool | None = None
+    robustness: int | None = None
     device: str | None = None
     budget: Budget | None = None
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import fx
 
+    from cspedge.data.corrupt import Corruption
     from cspedge.data.images import ImageList
     from cspedge.models.reference import Reference, ReferenceInfo
     from cspedge.quantize.placement import QuantizedModel
@@ -135,11 +136,16 @@ def load_images(
     options: RunOptions,
     loaded: Loaded,
     ledger: Ledger,
+    corruption: Corruption | None = None,
 ) -> tuple[StoredObject, ImageSet, tuple[str, ...]]:
+    """corruption: of every image; then remarks are left out, because the images were noted when they were loaded."""
+
     def build(folder: Path) -> Mapping[str, object]:
+        from cspedge.data.corrupt import corrupter
         from cspedge.data.images import load
 
         remarks: list[tuple[str, str]] = []
+        change = None if corruption is None else corrupter(corruption, loaded.info.preprocess)
         found = load(
             images,
             indices,
@@ -148,6 +154,7 @@ def load_images(
             max_unreadable=options.max_unreadable,
             progress=ledger.ui.progress(task),
             on_note=lambda name, note: remarks.append((name, note)),
+            change=change,
         )
         return stages.write_images(found, remarks, folder)
 
@@ -155,10 +162,14 @@ def load_images(
     stored = ledger.stage(
         task,
         "images",
-        stages.images_inputs(images, indices, loaded.info.preprocess, options.max_unreadable, chosen_labels),
+        stages.images_inputs(
+            images, indices, loaded.info.preprocess, options.max_unreadable, chosen_labels, corruption
+        ),
         build,
     )
     found, remarks = stages.read_images(stored)
+    if corruption is not None:
+        return stored, found, ()
     notes = []
     if found.skipped:
         first = ", ".join(f"{s.name} ({s.reason})" for s in found.skipped[:5])
@@ -269,9 +280,12 @@ def quantize(
 
 
 def reference_vectors(
-    loaded: Loaded, stored_images: StoredObject, images: ImageSet, threads: int, ledger: Ledger
+    loaded: Loaded, stored_images: StoredObject, images: ImageSet, threads: int, ledger: Ledger, under: str = ""
 ) -> tuple[NDArray[np.float32], str]:
-    """The reference's logits or embeddings, float32 [n, d], and the device they were computed on."""
+    """The reference's logits or embeddings, float32 [n, d], and the device they were computed on.
+
+    under: what was done to the images, for the stage's name.
+    """
 
     def build(folder: Path) -> Mapping[str, object]:
         bar = ledger.ui.progress(task)
@@ -282,7 +296,7 @@ def reference_vectors(
         stages.write_array("vectors", found, folder)
         return {"device": _device_name(api.reference_device_kind())}
 
-    task = f"reference {loaded.info.outputs[0].name}"
+    task = f"reference {loaded.info.outputs[0].name}{under and f', {under}'}"
     inputs = stages.logits_inputs(loaded.stored.digest, stored_images.digest, device_kind(), threads)
     stored = ledger.stage(task, "logits", inputs, build)
     return stages.read_array("vectors", stored), str(stored.meta["device"])

@@ -12,6 +12,7 @@ from cspedge.types import Head
 
 if TYPE_CHECKING:
     from cspedge.config import Budget
+    from cspedge.evaluate.timing import BenchProtocol
     from cspedge.types import Precision
 
 
@@ -33,7 +34,10 @@ class PlacementChoice(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What the user asked for. `precisions` empty: each target's own default; `targets` empty: all."""
+    """What the user asked for. `precisions` empty: each target's own default; `targets` empty: all.
+
+    sweep: other numbers of threads to time; protocol: None for in-process; a device has fresh processes always.
+    """
 
     model: str | None = None
     weights: str | None = None
@@ -55,10 +59,16 @@ class RunOptions:
     seed: int = 0
     rounds: int = 10
     per_round: int = 10
+    sweep: tuple[int, ...] = ()
+    protocol: BenchProtocol | None = None
     budget: Budget | None = None
     explain: bool = False
     no_thumbnails: bool = False
+    robustness: int = 0  # validation images that int8 artifacts are compared on under mild corruptions, too
     device: str | None = None  # where artifacts are validated and timed; None: in this process
+    emit: Path | None = None  # a folder to write, to run on an Apple device by hand
+    emit_images: int | None = None  # how many validation images go along; None: all
+    add: tuple[str, ...] = ()  # results.json of devices that ran by hand
 
 
 class Ui(Protocol):

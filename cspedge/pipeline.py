@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspedge import api, inputs, mixing, publish, steps
+from cspedge import api, inputs, mixing, publish, robustness, steps
 from cspedge.config import Budget, Recipe, Target, common_placement, load_recipe, load_target, with_placement
+from cspedge.devices import apple, taken
+from cspedge.devices import results as returned
 from cspedge.devices.lab import Lab, opened
 from cspedge.digest import sha256_json
 from cspedge.errors import UsageError
@@ -19,6 +22,8 @@ from cspedge.store import Store
 from cspedge.types import ArtifactResult, Head, Precision, Status
 
 if TYPE_CHECKING:
+    from cspedge.devices.uri import DeviceUri
+    from cspedge.inputs import Loaded, Validation
     from cspedge.models.reference import ReferenceInfo
     from cspedge.quantize.explain import Explanation
 
@@ -37,6 +42,7 @@ class Outcome:
     exit_code: int = 0
     files: tuple[str, ...] = ()
     explanations: Mapping[str, Explanation] = field(default_factory=dict)
+    emitted: Path | None = None  # the folder of --emit; the run ended there
 
 
 def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) -> Outcome:
@@ -45,16 +51,30 @@ def execute(options: RunOptions, upto: Upto = Upto.BENCH, ui: Ui | None = None) 
     Raises UsageError, InputError, WorkspaceError, DeviceError where `options.device` cannot be opened; what befalls one
     target is a row in the results instead.
     """
-    device = options.device if upto >= Upto.EVALUATE else None
-    with opened(device, options.workspace, timing=upto >= Upto.BENCH) as lab:
-        return _execute(options, upto, ui or Silent(), lab)
-
-
-def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcome:
     chosen = _targets(options)
+    away = apple.asked(options, upto, [target for target, _ in chosen])
+    device = options.device if upto >= Upto.EVALUATE and away is None else None
+    if options.sweep and upto >= Upto.BENCH and device is None and options.protocol != "fresh-process":
+        raise UsageError("--sweep needs a process for each number of threads; use `cspedge bench`, or --device")
+    with opened(device, options.workspace) as lab:
+        if options.sweep and upto >= Upto.BENCH and lab is not None and not lab.device.timed:
+            raise UsageError(f"--sweep takes times, and device {device!r} is emulated: it counts instructions alone")
+        return _execute(options, upto, ui or Silent(), chosen, lab, away)
+
+
+def _execute(
+    options: RunOptions,
+    upto: Upto,
+    ui: Ui,
+    chosen: list[tuple[Target, tuple[Precision, ...]]],
+    lab: Lab | None,
+    away: DeviceUri | None,
+) -> Outcome:
+    added = [returned.read(Path(path)) for path in options.add]
     recipe = load_recipe(options.recipe)
     if options.model is None and options.weights is not None:
         raise UsageError("--weights needs MODEL, the name of the architecture the weights belong to")
+    robustness.check(options)
     sources.check_name(options.model)
     _check_data(options, upto, chosen)  # before weights are fetched
     source = sources.resolve(options.model, options.weights, options.labels)
@@ -110,19 +130,41 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
     report = None
     if listed is not None:
         validation = inputs.validation_images(options, listed, labels, loaded, ledger)
-        results = [steps.evaluate(r, validation, loaded, options, ledger, lab) for r in results]
-        if upto >= Upto.BENCH:
-            results = steps.bench(results, validation, loaded, options, ledger, lab)
-        outlying: tuple[str, ...] = ()
-        if quantized is not None and calibration is not None:
-            outlying = publish.outlier_notes(publish.outliers(quantized, calibration))
-        report = _report(
-            options, recipe, loaded.info, results, calibration, more, outlying, tuning, validation, ledger, explanations
-        )
-        for sentence in budget_notes(report, options.budget):
-            ui.note(sentence)
-        report["notes"] += budget_notes(report, options.budget)
-        files += publish.report(report, options.out)
+        if away is not None and options.emit is not None:
+            apple.write(away, options.emit, results, validation, loaded.info, options, upto)
+        else:
+            if away is not None:
+                added.append(apple.run(away, results, validation, loaded.info, options, upto))
+            conditions: tuple[robustness.Condition, ...] = ()
+            if options.robustness and labels is not None:
+                conditions = robustness.conditions(options, listed, labels, loaded, ledger)
+            results = _answers(results, validation, conditions, loaded, options, upto, ledger, lab, away)
+            said: list[str] = []
+            for one in added:
+                results, notes = taken.take_in(one, results, validation, loaded.info, options.seed)
+                said += notes
+            outlying: tuple[str, ...] = ()
+            if quantized is not None and calibration is not None:
+                outlying = publish.outlier_notes(publish.outliers(quantized, calibration))
+            report = _report(
+                options,
+                recipe,
+                loaded.info,
+                results,
+                calibration,
+                more,
+                outlying,
+                tuning,
+                validation,
+                conditions,
+                ledger,
+                explanations,
+            )
+            over = budget_notes(report, options.budget)
+            for sentence in over:
+                ui.note(sentence)
+            report["notes"] += [*over, *said]
+            files += publish.report(report, options.out)
     if any(not row.cached for row in ledger.rows):
         ledger.store.ref(ledger.name, ledger.keys)
     return Outcome(
@@ -134,7 +176,30 @@ def _execute(options: RunOptions, upto: Upto, ui: Ui, lab: Lab | None) -> Outcom
         exit_code=exit_code(results, report, options.budget),
         files=tuple(files),
         explanations=explanations,
+        emitted=None if away is None else options.emit,
     )
+
+
+def _answers(
+    results: list[ArtifactResult],
+    validation: Validation,
+    conditions: tuple[robustness.Condition, ...],
+    loaded: Loaded,
+    options: RunOptions,
+    upto: Upto,
+    ledger: inputs.Ledger,
+    lab: Lab | None,
+    away: DeviceUri | None,
+) -> list[ArtifactResult]:
+    """What each artifact answers, on corrupted images too, and how long it takes, or how many instructions."""
+    results = [steps.evaluate(r, validation, loaded, options, ledger, lab) for r in results]
+    if conditions:
+        results = [steps.robustness(r, conditions, loaded, options, ledger, lab) for r in results]
+    if upto < Upto.BENCH or away is not None:
+        return results
+    if lab is not None and not lab.device.timed:
+        return steps.count(results, validation, loaded, options, ledger, lab)
+    return steps.bench(results, validation, loaded, options, ledger, lab)
 
 
 def _wants_int8(chosen: Sequence[tuple[Target, tuple[Precision, ...]]]) -> bool:
@@ -156,8 +221,9 @@ def budget_notes(report: Mapping[str, Any], budget: Budget | None) -> list[str]:
     """One sentence per artifact outside a given budget."""
     from cspedge.report.words import OVER_BUDGET
 
-    rows = [row for row in report["artifacts"] if budget is not None and row["status"] == Status.OK]
-    missed = [(row, budget.misses(row)) for row in rows if budget is not None]
+    if budget is None:
+        return []
+    missed = [(row, budget.misses(row)) for row in report["artifacts"] if row["status"] == Status.OK]
     return [f"{row['target']}/{row['precision']} {OVER_BUDGET}: {'; '.join(m)}." for row, m in missed if m]
 
 
@@ -209,6 +275,7 @@ def _report(
     outlying: tuple[str, ...],
     tuning: mixing.Tuning | None,
     validation: inputs.Validation,
+    conditions: Sequence[robustness.Condition],
     ledger: inputs.Ledger,
     explanations: Mapping[str, Explanation],
 ) -> dict[str, Any]:
@@ -240,4 +307,5 @@ def _report(
         images=validation.images,
         thumbnails=not options.no_thumbnails,
         explanations=explanations,
+        robustness=robustness.entry(conditions, validation),
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cspedge.config import Target
+    from cspedge.data.corrupt import Corruption
     from cspedge.data.images import ImageList
     from cspedge.models.source import ModelSource
     from cspedge.quantize.islands import Cost
@@ -40,8 +41,10 @@ CODE: Mapping[str, int] = {
     "mixed": 2,
     "lower": 3,
     "evaluate": 2,
-    "bench": 1,
+    "robustness": 1,
+    "bench": 2,
     "runner": 1,
+    "instructions": 1,
 }
 TORCH = ("torch", "numpy")
 
@@ -76,6 +79,7 @@ def images_inputs(
     preprocess: Preprocess,
     max_unreadable: float,
     labels: Sequence[int] | None,
+    corruption: Corruption | None = None,
 ) -> dict[str, Any]:
     return {
         "digests": [images.digests[i] for i in indices],
@@ -85,6 +89,7 @@ def images_inputs(
         "preprocess": asdict(preprocess),
         "max_unreadable": max_unreadable,
         "tools": tool_versions("pillow", "torchvision", "timm"),
+        **({} if corruption is None else {"corruption": _plain(asdict(corruption))}),
     }
 
 
@@ -223,8 +228,11 @@ def bench_inputs(
     host: Mapping[str, Any],
     sdk: Mapping[str, str],
     device: Mapping[str, Any] | None = None,
+    *,
+    protocol: str,
+    sweep: Sequence[int],
 ) -> dict[str, Any]:
-    """device: another place than this process."""
+    """device: another place than this host; sweep: other numbers of threads."""
     return {
         "artifacts": dict(artifacts),
         "image": image,
@@ -232,6 +240,8 @@ def bench_inputs(
         "rounds": rounds,
         "per_round": per_round,
         "seed": seed,
+        "protocol": str(protocol),
+        "sweep": list(sweep),
         "host": dict(host),
         "tools": dict(sdk),
         **_device(device),
@@ -409,10 +419,19 @@ def write_latencies(found: Mapping[str, Latency | str], folder: Path) -> dict[st
 
 
 def read_latencies(stored: StoredObject) -> dict[str, Latency | str]:
-    from cspedge.types import Latency
+    from cspedge.evaluate.timing import latency_from
 
     data = json.loads(stored.file("latency.json").read_text(encoding="utf-8"))
-    return {label: value if isinstance(value, str) else Latency(**_tuples(value)) for label, value in data.items()}
+    return {label: value if isinstance(value, str) else latency_from(value) for label, value in data.items()}
+
+
+def write_counts(samples: Sequence[int], folder: Path) -> dict[str, Any]:
+    (folder / "instructions.json").write_text(pretty_json(list(samples)), encoding="utf-8")
+    return {}
+
+
+def read_counts(stored: StoredObject) -> tuple[int, ...]:
+    return tuple(json.loads(stored.file("instructions.json").read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, kw_only=True)

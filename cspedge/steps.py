@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cspedge import api, atomic, stages
 from cspedge.config import Target, load_target
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cspedge.backends.base import Session
     from cspedge.devices.lab import Lab
     from cspedge.quantize.placement import QuantizedModel
+    from cspedge.robustness import Condition
 
 
 def _float_model(loaded: Loaded) -> QuantizedModel:
@@ -113,16 +114,13 @@ def evaluate(
     lab: Lab | None = None,
 ) -> ArtifactResult:
     """lab: the device that answers, None for this process."""
-    from cspedge.devices.host import describe
     from cspedge.evaluate.answers import judged, reference_answers, session_answers, streamed, vectors
-    from cspedge.lowering import require
 
     pixels = validation.images.images
 
     def step(row: ArtifactResult) -> ArtifactResult:
         artifact = row.artifact
         assert artifact is not None
-        target = load_target(artifact.target)
         label = artifact.label
         task = f"validate {label}"
 
@@ -137,18 +135,8 @@ def evaluate(
             found = vectors(answer, outputs[0], pixels, whose=whose, error=TargetError, batch=batch, progress=bar)
             return stages.write_evaluation(found, session.evidence, folder, ran_on())
 
-        backend = require(target)
-        inputs = stages.evaluate_inputs(
-            artifact.sha256,
-            validation.stored.digest,
-            options.threads,
-            backend.availability().versions,
-            backend.code_version,
-            target.options,
-            describe().isa,
-            f"{loaded.stored.digest} on {device_kind()}" if validation.vectors is None else None,
-            None if lab is None else lab.key(artifact, ledger),
-        )
+        beside = f"{loaded.stored.digest} on {device_kind()}" if validation.vectors is None else None
+        inputs = _evaluate_inputs(artifact, validation.stored.digest, options, ledger, lab, beside)
         stored = ledger.stage(task, "evaluate", inputs, build)
         evidence, where = stages.read_evidence(stored)
         if validation.vectors is None:
@@ -160,10 +148,73 @@ def evaluate(
         found = stages.read_array("vectors", stored)
         output, head = loaded.info.outputs[0], Head(loaded.info.head)
         evaluation = judged(output, head, validation.vectors, found, validation.images.labels, evidence)
-        evaluation = replace(evaluation, ran_on=where)
-        return replace(row, evaluation=evaluation)
+        return replace(row, evaluation=replace(evaluation, ran_on=where))
 
     return _guarded(row, step, options, ledger)
+
+
+def robustness(
+    row: ArtifactResult,
+    conditions: Sequence[Condition],
+    loaded: Loaded,
+    options: RunOptions,
+    ledger: Ledger,
+    lab: Lab | None = None,
+) -> ArtifactResult:
+    """An evaluated int8 artifact under each condition; float ones give fp32's answers wherever they do on clean images.
+
+    lab: as in `evaluate`.
+    """
+    if row.precision.is_float or row.evaluation is None or not conditions:
+        return row
+    from cspedge.digest import sha256_json
+    from cspedge.evaluate.answers import session_answers, vectors
+    from cspedge.robustness import judged
+
+    def step(row: ArtifactResult) -> ArtifactResult:
+        artifact = row.artifact
+        assert artifact is not None
+        task = f"robustness {artifact.label}"
+
+        def build(folder: Path) -> Mapping[str, object]:
+            session, _, batch = _opened(artifact, loaded, options, ledger, lab)
+            answer, output, bar = session_answers(session, artifact), loaded.info.outputs[0], ledger.ui.progress(task)
+            for condition in conditions:
+                whose = f"the artifact {artifact.label} under {condition.corruption.name}"
+                pixels = condition.images.images
+                found = vectors(answer, output, pixels, whose=whose, error=TargetError, batch=batch, progress=bar)
+                stages.write_array(condition.corruption.name, found, folder)
+            return {}
+
+        images = sha256_json([[condition.corruption.name, condition.digest] for condition in conditions])
+        inputs = _evaluate_inputs(artifact, images, options, ledger, lab)
+        stored = ledger.stage(task, "robustness", inputs, build)
+        found = [judged(c, stages.read_array(c.corruption.name, stored)) for c in conditions]
+        return replace(row, robustness=tuple(found))
+
+    return _guarded(row, step, options, ledger)
+
+
+def _evaluate_inputs(
+    artifact: Artifact, images: str, options: RunOptions, ledger: Ledger, lab: Lab | None, reference: str | None = None
+) -> dict[str, Any]:
+    """The key of an artifact's answers to the images of that digest; reference: as in `stages.evaluate_inputs`."""
+    from cspedge.devices.host import describe
+    from cspedge.lowering import require
+
+    target = load_target(artifact.target)
+    backend = require(target)
+    return stages.evaluate_inputs(
+        artifact.sha256,
+        images,
+        options.threads,
+        backend.availability().versions,
+        backend.code_version,
+        target.options,
+        describe().isa,
+        reference,
+        None if lab is None else lab.key(artifact, ledger),
+    )
 
 
 def _opened(
@@ -185,10 +236,13 @@ def bench(
     ledger: Ledger,
     lab: Lab | None = None,
 ) -> list[ArtifactResult]:
-    """lab: the device where times are taken, None for this process."""
+    """lab: the device where times are taken, None for this host."""
     from dataclasses import asdict
 
+    from cspedge.devices import fresh, here
     from cspedge.devices.host import describe
+    from cspedge.devices.rounds import Plan
+    from cspedge.evaluate.timing import BenchProtocol
     from cspedge.lowering import require
 
     runnable = [
@@ -199,19 +253,16 @@ def bench(
     if not runnable:
         return results
 
+    protocol = BenchProtocol.FRESH_PROCESS if lab is not None else options.protocol or BenchProtocol.IN_PROCESS
+
     def build(folder: Path) -> Mapping[str, object]:
+        image, bar = validation.images.images[:1], ledger.ui.progress("bench")
         if lab is not None:
-            timed = lab.bench(runnable, validation.images.images[:1], loaded.info.outputs, options, ledger)
-            return stages.write_latencies(timed, folder)
-        found = api.bench(
-            runnable,
-            validation.images,
-            threads=options.threads,
-            rounds=options.rounds,
-            per_round=options.per_round,
-            seed=options.seed,
-            progress=ledger.ui.progress("bench"),
-        )
+            found = lab.bench(runnable, image, loaded.info.outputs, options, ledger)
+        elif protocol is BenchProtocol.FRESH_PROCESS:
+            found = fresh.bench(runnable, image, Plan.of(options), bar)
+        else:
+            found = here.bench(runnable, image, Plan.of(options), bar)
         return stages.write_latencies(found, folder)
 
     versions: dict[str, str] = {}
@@ -227,8 +278,11 @@ def bench(
         {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(describe()).items()},
         versions,
         None if lab is None else {a.label: lab.key(a, ledger) for a in runnable},
+        protocol=protocol,
+        sweep=options.sweep,
     )
     found = stages.read_latencies(ledger.stage("bench", "bench", inputs, build))
+    _say_noise(found, ledger)
     rows = []
     for row in results:
         latency = found.get(row.label)
@@ -239,3 +293,53 @@ def bench(
         else:
             rows.append(row)
     return rows
+
+
+def _say_noise(found: Mapping[str, Latency | str], ledger: Ledger) -> None:
+    """One note where the bench may not be concluded from."""
+    for latency in found.values():
+        if isinstance(latency, Latency) and latency.noise is not None and latency.noise.sentence is not None:
+            ledger.ui.note(latency.noise.sentence)
+            return
+
+
+def count(
+    results: list[ArtifactResult],
+    validation: Validation,
+    loaded: Loaded,
+    options: RunOptions,
+    ledger: Ledger,
+    lab: Lab,
+) -> list[ArtifactResult]:
+    """Counts the instructions of an inference on an emulated processor, whose times would say nothing."""
+    from cspedge.devices import instructions
+    from cspedge.devices.qemu import QemuAarch64
+
+    device, image = lab.device, validation.images.images[:1]
+    assert isinstance(device, QemuAarch64)
+
+    def step(row: ArtifactResult) -> ArtifactResult:
+        artifact = row.artifact
+        assert artifact is not None
+        task = f"count {artifact.label}"
+
+        def build(folder: Path) -> Mapping[str, object]:
+            session = lab.session(artifact, image.shape[1:], loaded.info.outputs, options.threads, ledger)
+            return stages.write_counts(instructions.sample(session, device, image, ledger.ui.progress(task)), folder)
+
+        inputs = {
+            "artifact": artifact.sha256,
+            "image": validation.images.digests[0],
+            "preprocessed": validation.stored.digest,
+            "threads": options.threads,
+            "plugin": instructions.plugin_sha256(),
+            "repeats": instructions.REPEATS,
+            "device": lab.key(artifact, ledger),
+        }
+        samples = stages.read_counts(ledger.stage(task, "instructions", inputs, build))
+        where = f"{device.facts.cpu} ({device.uri})"
+        return replace(row, instructions=instructions.summarise(samples, where, options.threads))
+
+    return instructions.with_ratios(
+        [_guarded(r, step, options, ledger) if r.evaluation is not None else r for r in results]
+    )

@@ -39,9 +39,13 @@ def test_the_wheel_carries_its_data_and_types(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "cspedge/py.typed" in names
     assert "cspedge/_data/targets/coreml/target.toml" in names
+    targets = subprocess.run(["git", "ls-files", "targets"], cwd=ROOT, capture_output=True, text=True, check=True)
+    folder = "cspedge/_data/targets/"
+    assert {f"cspedge/_data/{n}" for n in targets.stdout.split()} == {n for n in names if n.startswith(folder)}
     assert "cspedge/_data/calib/default.toml" in names
     assert "cspedge/_data/bundle.schema.json" in names
     assert "cspedge/bundle/apps/loader.py" in names
+    assert "cspedge/devices/count_plugin.c" in names
     listed = subprocess.run(["git", "ls-files", "apps"], cwd=ROOT, capture_output=True, text=True, check=True)
     carried = {n.removeprefix("cspedge/_data/") for n in names if n.startswith("cspedge/_data/apps/")}
     # what is for this repository alone

@@ -15,12 +15,16 @@ from cspedge.cli.console import (
     print_json,
     quiet_stdout,
     report_table,
+    robustness_table,
     stdout_console,
+    sweep_table,
 )
 from cspedge.errors import CspedgeError
 from cspedge.options import Upto
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cspedge.pipeline import Outcome
 
 app = typer.Typer(
@@ -72,14 +76,26 @@ def execute(
     with quiet_stdout(), ui:
         outcome = run_stages(options, upto, ui)
     opt.remember(options)
+    if outcome.emitted is not None:
+        _print_emitted(outcome.emitted, as_json)
     if as_json and outcome.report is not None:
         print_json(outcome.report)
     elif outcome.report is not None and not quiet:
         console = stdout_console()
         console.print(report_table(outcome.report))
+        for table in (sweep_table(outcome.report), robustness_table(outcome.report)):
+            if table is not None:
+                console.print(table)
         _print_verdict(outcome.report, console)
         console.print(f"written to {options.out}: {', '.join(outcome.files)}", soft_wrap=True)
     return outcome
+
+
+def _print_emitted(folder: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({"emitted": str(folder)})
+    else:
+        print(f"written to {folder}: its README.md says how to run it; then: cspedge report --add results/results.json")
 
 
 def _print_verdict(report: dict[str, Any], console: Any) -> None:
@@ -97,8 +113,11 @@ def _print_verdict(report: dict[str, Any], console: Any) -> None:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
 
 
-def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> None:
-    """A command that ends in the report: `run`, `validate` and `bench` take the same options."""
+def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool, protocol: str | None = None) -> None:
+    """A command that ends in the report: `run`, `validate` and `bench` take the same options.
+
+    protocol: how it takes times; None: as the last command in the workspace did.
+    """
 
     def command(
         model: opt.Model = None,
@@ -119,12 +138,18 @@ def _register_whole(name: str, upto: Upto, summary: str, *, continues: bool) -> 
         allow_overlap: opt.AllowOverlap = False,
         max_unreadable: opt.MaxUnreadable = None,
         threads: opt.Threads = None,
+        sweep: opt.Sweep = None,
         seed: opt.Seed = None,
         no_thumbnails: opt.NoThumbnails = False,
+        robustness: opt.Robustness = None,
         device: opt.Device = None,
+        emit: opt.Emit = None,
+        emit_images: opt.EmitImages = None,
+        add: opt.Add = None,
         json: opt.Json = False,
     ) -> int:
-        outcome = execute(_given(locals()), upto, config=config, continues=continues, as_json=json)
+        given = _given(locals()) | {"protocol": protocol}
+        outcome = execute(given, upto, config=config, continues=continues, as_json=json)
         return outcome.exit_code
 
     app.command(name, help=summary)(command)
@@ -135,6 +160,7 @@ _register_whole(
     Upto.BENCH,
     "The whole way: calibrate, quantize, lower to every target, validate, bench, report.",
     continues=False,
+    protocol="in-process",
 )
 
 
@@ -231,7 +257,11 @@ _register_whole(
     continues=True,
 )
 _register_whole(
-    "bench", Upto.BENCH, "Measure the latency of every artifact, interleaved, here or on --device.", continues=True
+    "bench",
+    Upto.BENCH,
+    "Measure the latency of every artifact, interleaved, in fresh processes here or on --device.",
+    continues=True,
+    protocol="fresh-process",
 )
 
 

@@ -106,21 +106,73 @@ def report_table(report: dict[str, Any]) -> Any:
     title = f"{escape(report['model']['name'])}: {_title(report)}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     left = {"artifact", "verdict"}
-    for heading in ("artifact", "MB", *headings, "p50 ms", "verdict"):
+    counted = any(row.get("instructions") for row in report["artifacts"])  # emulated: no times
+    for heading in ("artifact", "MB", *headings, "M instr." if counted else "p50 ms", "verdict"):
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
     for row in report["artifacts"]:
         name = f"{row['target']}/{row['precision']}"
         if row["status"] != "ok":  # the reason was noted, and is in the report
             table.add_row(escape(name), *[""] * (len(headings) + 2), row["status"])
             continue
-        latency = row["latency"]
         table.add_row(
             escape(name),
             f"{row['bytes'] / 1e6:.2f}",
             *(_closeness(row, report["model"]) or [""] * len(headings)),
-            "" if latency is None else f"{latency['p50_ms']:.2f}",
+            _cost(row),
             row["verdict"],
         )
+    return table
+
+
+def robustness_table(report: dict[str, Any]) -> Any:
+    """What fp32 loses under each mild corruption, and what each int8 artifact loses more; None without any.
+
+    Top-1 in points, with 95 % intervals.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cspedge.report.robustness import table as rows_of
+
+    found = rows_of(report)
+    if found is None:
+        return None
+    title = f"Under mild corruptions: fp32 against clean images, int8 against fp32 on the same {found['rows'][0]['n']}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("artifact")
+    for row in found["rows"]:
+        table.add_column(escape(row["name"]), justify="right")
+    table.add_row("fp32", *(f"{row['drop']}\n{row['interval']}" for row in found["rows"]))
+    for place, name in enumerate(found["names"]):
+        cells = [row["cells"][place] for row in found["rows"]]
+        table.add_row(escape("/".join(name)), *(f"{cell['drop']}\n{cell['interval']}" for cell in cells))
+    return table
+
+
+def _cost(row: dict[str, Any]) -> str:
+    """The median in milliseconds, or millions of instructions where a processor is emulated."""
+    if row.get("instructions"):
+        return f"{row['instructions']['instructions_per_inference'] / 1e6:.1f}"
+    return "" if row["latency"] is None else f"{row['latency']['p50_ms']:.2f}"
+
+
+def sweep_table(report: dict[str, Any]) -> Any | None:
+    """Median milliseconds by number of threads; None where no sweep was asked for."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    timed = [(row, row["latency"]) for row in report["artifacts"] if row["latency"] and row["latency"].get("sweep")]
+    if not timed:
+        return None
+    medians = [{p["threads"]: p["p50_ms"] for p in (latency, *latency["sweep"])} for _, latency in timed]
+    counts = sorted({count for found in medians for count in found})
+    table = Table(title="p50 ms by threads", title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("artifact", no_wrap=True)
+    for count in counts:
+        table.add_column(str(count), justify="right", no_wrap=True)
+    for (row, _), found in zip(timed, medians, strict=True):
+        cells = [f"{found[count]:.2f}" if count in found else "" for count in counts]
+        table.add_row(escape(f"{row['target']}/{row['precision']}"), *cells)
     return table
 
 

@@ -49,16 +49,42 @@ MaxUnreadable = Annotated[
     float | None, typer.Option(help="Share of unreadable images to put up with. [default: 0.01]", min=0.0, max=1.0)
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of torch and of each runtime. [default: 1]", min=1)]
+Sweep = Annotated[
+    str | None,
+    typer.Option("--sweep", help="Other numbers of threads to time as well: 1,2,4 (bench, --device).", metavar="N,N"),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of the image sample and the bench order. [default: 0]")]
 NoThumbnails = Annotated[
     bool, typer.Option("--no-thumbnails", help="The report names the images that flip and shows none of them.")
 ]
+Robustness = Annotated[
+    int | None,
+    typer.Option(
+        help="Also compare int8 with fp32 on N images under mild blur, JPEG, other light. [default: none]",
+        metavar="N",
+        min=1,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="Where to run: local-process://, ssh://user@host[:port], qemu-aarch64://CPU. [default: in this process]",
+        help="Where to run: local-process://, ssh://user@host[:port], adb://[SERIAL], qemu-aarch64://CPU, mac://, "
+        "ios://UDID. "
+        "[default: in this process]",
         metavar="URI",
     ),
+]
+Emit = Annotated[
+    str | None,
+    typer.Option(help="With mac:// or ios://UDID: write a folder to run there by hand, and stop.", metavar="DIR"),
+]
+EmitImages = Annotated[
+    int | None,
+    typer.Option(help="How many validation images --emit writes, evenly drawn. [default: all]", min=1),
+]
+Add = Annotated[
+    list[str] | None,
+    typer.Option("--add", help="Take in the results.json of a folder from --emit; repeatable.", metavar="FILE"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
 
@@ -77,6 +103,7 @@ CONTINUED = (
     "calib_images",
     "allow_overlap",
     "seed",
+    "protocol",
 )
 
 
@@ -100,22 +127,27 @@ def build(given: dict[str, Any], *, config: str | None, continues: bool) -> tupl
             merged[name] = value
     workspace = Path(merged.pop("workspace", DEFAULT_WORKSPACE))
     message = None
-    if continues and "model" not in merged:
-        last = _last(workspace)
-        if last:
-            merged = last | merged
-            message = f"continuing with {last['model']} as in {workspace / LAST}; give MODEL to choose another"
+    last = _last(workspace) if continues and "model" not in merged else {}
+    if last.get("model"):
+        merged = last | merged
+        message = f"continuing with {last['model']} as in {workspace / LAST}; give MODEL to choose another"
     targets = tuple(merged.pop("target", ()))
     precisions = tuple(_precision(p) for p in merged.pop("precision", ()))
     if "head" in merged:
         merged["head"] = _head(merged["head"])
     if "placement" in merged:
         merged["placement"] = _placement(merged["placement"])
+    if "sweep" in merged:
+        merged["sweep"] = _sweep(merged["sweep"])
+    protocol = given.get("protocol") or last.get("protocol")  # also of the built-in model, which has no name
+    if protocol is not None:
+        merged["protocol"] = _protocol(protocol)
     out = Path(merged.pop("out", "cspedge-out"))
-    explain = bool(given.get("explain"))
-    options = RunOptions(
-        workspace=workspace, out=out, targets=targets, precisions=precisions, explain=explain, **merged
-    )
+    merged["explain"] = bool(given.get("explain"))
+    if given.get("emit"):
+        merged["emit"] = Path(given["emit"])
+    merged |= {"emit_images": given.get("emit_images"), "add": tuple(given.get("add") or ())}
+    options = RunOptions(workspace=workspace, out=out, targets=targets, precisions=precisions, **merged)
     assert all(isinstance(p, Precision) for p in options.precisions)
     return options, message
 
@@ -131,22 +163,21 @@ def remember(options: RunOptions) -> None:
     model = values["model"]
     if model is not None and model.startswith("local-dir:"):
         values["model"] = f"local-dir:{Path(model.removeprefix('local-dir:')).expanduser().absolute()}"
-    before = _last(options.workspace) or {}
+    before = _last(options.workspace)
     if before.get("model") == values["model"]:  # `export` knows no --val, and must not forget it
         values = before | {k: v for k, v in values.items() if v is not None}
     atomic.write_json(options.workspace / LAST, values)
 
 
-def _last(workspace: Path) -> dict[str, Any] | None:
+def _last(workspace: Path) -> dict[str, Any]:
     file = workspace / LAST
     if not file.is_file():
-        return None
+        return {}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        values = {k: v for k, v in found.items() if k in CONTINUED and v is not None}
+        return {k: v for k, v in found.items() if k in CONTINUED and v is not None}
     except (ValueError, AttributeError) as error:
         raise UsageError(f"{str(file)!r} is damaged ({error}); delete it and give MODEL") from error
-    return values if values.get("model") else None
 
 
 def _precision(text: str) -> Any:
@@ -165,6 +196,21 @@ def _head(text: str) -> Any:
     from cspedge.types import Head
 
     return _member(Head, "head", text)
+
+
+def _protocol(text: str) -> Any:
+    from cspedge.evaluate.timing import BenchProtocol
+
+    return _member(BenchProtocol, "protocol", text)
+
+
+def _sweep(given: str | tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers of threads as typed ("1,2,4") or as `cspedge.toml` lists them."""
+    parts = given.split(",") if isinstance(given, str) else [str(count) for count in given]
+    for part in parts:
+        if not part.strip().isdecimal() or not 1 <= int(part) <= 1024:
+            raise UsageError(f"--sweep is {given!r}; allowed are numbers of threads from 1 to 1024, such as 1,2,4")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def _member(words: type[StrEnum], what: str, text: str) -> Any:

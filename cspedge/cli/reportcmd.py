@@ -58,9 +58,14 @@ def report(
     allow_overlap: opt.AllowOverlap = False,
     max_unreadable: opt.MaxUnreadable = None,
     threads: opt.Threads = None,
+    sweep: opt.Sweep = None,
     seed: opt.Seed = None,
     no_thumbnails: opt.NoThumbnails = False,
+    robustness: opt.Robustness = None,
     device: opt.Device = None,
+    emit: opt.Emit = None,
+    emit_images: opt.EmitImages = None,
+    add: opt.Add = None,
     json: opt.Json = False,
 ) -> int:
     """Write report.json and report.html, running what is missing; or compare reports that are there."""

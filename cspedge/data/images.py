@@ -114,12 +114,15 @@ def load(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
     on_note: Callable[[str, str], None] | None = None,
+    change: Callable[[Image.Image], Image.Image] | None = None,
 ) -> ImageSet:
     """Decodes and preprocesses images, in the order of `indices` (None: all), whatever the number of `workers`.
 
     labels: int64 [len(images)], indexed like `images`. `progress(done, total)` is called after each image, and
-    `on_note(name, note)` for each remark of `decode`. An image that cannot be read, or is no longer what was scanned,
-    stands in the result's `skipped`; InputError where their share is above `max_unreadable` or none is left.
+    `on_note(name, note)` for each remark of `decode`. change: what is done to a decoded image before its preprocessing
+    (`cspedge.data.corrupt`); where it raises InputError, the image counts as unreadable. An image that cannot be
+    read, or is no longer what was scanned, stands in the result's `skipped`; InputError where their share is above
+    `max_unreadable` or none is left.
     """
     import numpy as np
 
@@ -135,7 +138,11 @@ def load(
             return str(error), ()
         if too_oblong(decoded.image.size, preprocess):
             return f"is too narrow ({decoded.image.width} x {decoded.image.height} pixels) to be resized", ()
-        return apply(decoded.image), decoded.notes
+        try:
+            image = decoded.image if change is None else change(decoded.image)
+        except InputError as error:
+            return str(error), ()
+        return apply(image), decoded.notes
 
     pixels = np.empty((len(chosen), *preprocess.input_size), dtype=np.uint8)
     kept: list[int] = []

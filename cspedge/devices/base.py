@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from cspedge.devices.climate import Climate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,13 @@ class Device(Protocol):
 
     uri: str
     timed: bool  # whether times taken there say anything about the processor that it names
+    glibc: bool  # whether it has the C library that runners are built with
     facts: Facts
+
+    @property
+    def climate(self) -> Climate | None:
+        """Its clocks and warmth; None for a device that is not asked for them."""
+        ...
 
     def push(self, source: Path, name: str, sha256: str, *, executable: bool = False) -> None:
         """Puts a file there, unless one with that name and SHA-256 is there already.

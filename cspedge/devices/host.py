@@ -187,16 +187,25 @@ def peak_rss_mb() -> float | None:
     On Linux from VmHWM: getrusage's ru_maxrss survives exec, so a small process started by one of 800 MB reports
     800 MB (measured). Elsewhere ru_maxrss, which is in bytes on macOS and in KiB on the others.
     """
-    if _STATUS.is_file():
-        found = re.search(r"^VmHWM:\s+(\d+) kB", _read(_STATUS), re.MULTILINE)
-        if found:
-            return int(found[1]) / 1024
+    peak = _resident("VmHWM")
+    if peak is not None:
+        return peak
     try:
         import resource
     except ImportError:
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1 << 20) if sys.platform == "darwin" else most / 1024
+
+
+def rss_mb() -> float | None:
+    """The resident set of this process now, MiB; None where the system does not tell (macOS, Windows)."""
+    return _resident("VmRSS")
+
+
+def _resident(field: str) -> float | None:
+    found = re.search(rf"^{field}:\s+(\d+) kB", _read(_STATUS), re.MULTILINE)
+    return int(found[1]) / 1024 if found else None
 
 
 def environment() -> dict[str, Any]:

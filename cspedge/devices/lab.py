@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.config import load_target
-from cspedge.devices import runner, uri
+from cspedge.devices import pinning, rounds, runner, uri
+from cspedge.devices.local import LocalProcess
 from cspedge.devices.session import DeviceSession, Runner
-from cspedge.digest import sha256_json
-from cspedge.errors import CspedgeError, TargetError, UsageError
-from cspedge.types import Artifact, Latency, Output, Precision, RanOn
+from cspedge.digest import sha256_file, sha256_json
+from cspedge.errors import TargetError
+from cspedge.types import Artifact, Latency, Output, RanOn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,28 +25,23 @@ if TYPE_CHECKING:
 
     from cspedge.devices.base import Device
     from cspedge.devices.line import Line
+    from cspedge.devices.rounds import Burst
     from cspedge.inputs import Ledger
     from cspedge.options import RunOptions
-
-WARMUP = 5  # untimed inferences of each process, as on this host
+    from cspedge.store import StoredObject
 
 
 @contextmanager
-def opened(text: str | None, workspace: Path, *, timing: bool) -> Iterator[Lab | None]:
+def opened(text: str | None, workspace: Path) -> Iterator[Lab | None]:
     """The device of `--device`, None where none was asked for. Raises UsageError or DeviceError, before any work.
 
-    workspace: a device keeps the files of one apart from another's; timing: whether times will be taken.
+    workspace: a device keeps the files of one apart from another's.
     """
     if text is None:
         yield None
         return
     device = _device(uri.parse(text), workspace)
     try:
-        if timing and not device.timed:
-            raise UsageError(
-                f"device {text!r} is emulated, and its times say nothing about the processor; "
-                "use it with `cspedge validate`"
-            )
         with tempfile.TemporaryDirectory(prefix="cspedge-lab-") as work:
             yield Lab(device, Path(work))
     finally:
@@ -60,8 +57,10 @@ def _device(found: uri.DeviceUri, workspace: Path) -> Device:
         from cspedge.devices.qemu import QemuAarch64
 
         return QemuAarch64(found)
-    from cspedge.devices.local import LocalProcess
+    if found.scheme == uri.ADB:
+        from cspedge.devices.adb import Adb
 
+        return Adb(found, f"cspedge-{sha256_json([platform.node(), str(workspace.absolute())])[:16]}")
     return LocalProcess(found.text)
 
 
@@ -85,6 +84,8 @@ class Lab:
             return {}
 
         stored = ledger.stage(f"runner {backend} {machine}", "runner", inputs, build)
+        if not self.device.glibc:
+            stored = _with_libc(stored, backend, machine, ledger)
         self._runners[backend] = Runner(folder=stored.path, files=stored.files)
         return self._runners[backend]
 
@@ -135,63 +136,45 @@ class Lab:
     ) -> dict[str, Latency | str]:
         """Times every artifact in every round, each time in a fresh process on the device; by label, or why not.
 
-        image: uint8 [1, 3, H, W]. Load time is the median over processes, peak memory the largest.
+        image: uint8 [1, 3, H, W]. On this machine a process is confined to as many cores as it has threads.
         """
-        sessions: dict[str, DeviceSession] = {}
-        found: dict[str, Latency | str] = {}
-        for artifact in artifacts:
-            try:
-                sessions[artifact.label] = self.session(artifact, image.shape[1:], outputs, options.threads, ledger)
-            except CspedgeError as error:
-                found[artifact.label] = str(error)
-        lines = _rounds(sessions, image, options, found, ledger.ui.progress("bench"))
-        floats = {a.target: a.label for a in artifacts if a.precision.is_float}
-        for artifact in artifacts:
-            if artifact.label not in found:
-                base = floats.get(artifact.target) if artifact.precision is Precision.INT8 else None
-                fp32 = None if base is None or isinstance(found.get(base), str) else lines[base]
-                found[artifact.label] = self._summary(lines[artifact.label], fp32, options)
-        return found
-
-    def _summary(self, lines: Sequence[Line], fp32: Sequence[Line] | None, options: RunOptions) -> Latency:
-        import numpy as np
-
-        from cspedge.evaluate.latency import summarise
-
-        peak = max(line.peak_rss_bytes for line in lines)
         facts = self.device.facts
-        return summarise(
-            np.array([line.samples_ms for line in lines]),
-            float(np.median([line.load_ms for line in lines])),
-            device=f"{facts.cpu} ({self.device.uri})",
-            isa=facts.isa,
-            threads=options.threads,
-            peak_rss_mb=peak / (1 << 20) if peak else None,
-            fp32=None if fp32 is None else np.array([line.samples_ms for line in fp32]),
-            seed=options.seed,
+
+        def opener(artifact: Artifact, threads: int) -> Burst:
+            session = self.session(artifact, image.shape[1:], outputs, threads, ledger)
+            return lambda count: session.burst(image, warmup=0, rounds=count)
+
+        found = rounds.bench(
+            artifacts,
+            opener,
+            rounds.Plan(threads=options.threads, rounds=options.rounds, per_round=options.per_round, seed=options.seed),
+            rounds.Place(
+                device=f"{facts.cpu} ({self.device.uri})",
+                isa=facts.isa,
+                cores=pinning.choose if isinstance(self.device, LocalProcess) else lambda threads: None,
+            ),
+            ledger.ui.progress("bench"),
         )
+        return self._with_conditions(found)
+
+    def _with_conditions(self, found: Mapping[str, Latency | str]) -> dict[str, Latency | str]:
+        climate = self.device.climate
+        if climate is None:
+            return dict(found)
+        return {
+            label: one if isinstance(one, str) else replace(one, conditions=climate.conditions(label))
+            for label, one in found.items()
+        }
 
 
-def _rounds(
-    sessions: Mapping[str, DeviceSession],
-    image: NDArray[np.uint8],
-    options: RunOptions,
-    failures: dict[str, Latency | str],
-    progress: Callable[[int, int], None],
-) -> dict[str, list[Line]]:
-    """Each artifact's lines, one a round; what drops out goes into `failures` with its reason."""
-    from cspedge.evaluate.latency import check_counts, round_order
+def _with_libc(stored: StoredObject, backend: str, machine: str, ledger: Ledger) -> StoredObject:
+    """The runner for a device with another C library than the one that it was built with."""
+    libc = runner.libc(machine)
 
-    check_counts(options.rounds, options.per_round, WARMUP)
-    lines: dict[str, list[Line]] = {label: [] for label in sessions}
-    order = round_order(tuple(sessions), rounds=options.rounds, seed=options.seed)
-    for index, labels in enumerate(order):
-        for label in labels:
-            if label in failures:
-                continue
-            try:
-                lines[label].append(sessions[label].burst(image, warmup=WARMUP, rounds=options.per_round))
-            except CspedgeError as error:
-                failures[label] = f"{error} (in round {index + 1} of {options.rounds})"
-        progress(index + 1, options.rounds)
-    return lines
+    def build(folder: Path) -> Mapping[str, object]:
+        for name, path in ({name: stored.path / name for name in stored.files} | libc).items():
+            shutil.copyfile(path, folder / name)
+        return {}
+
+    inputs = {"runner": stored.digest, "libc": {name: sha256_file(path) for name, path in libc.items()}}
+    return ledger.stage(f"runner {backend} {machine} with its C library", "runner", inputs, build)

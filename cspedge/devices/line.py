@@ -25,7 +25,8 @@ _LINE = checks.closed(
         "first_ms": _POSITIVE,
         "samples_ms": checks.list_of(_POSITIVE),
         "peak_rss_bytes": checks.count,
-    }
+    },
+    {"base_rss_bytes": checks.count},
 )
 
 
@@ -33,7 +34,8 @@ _LINE = checks.closed(
 class Line:
     """What one run of one artifact gave. Times in milliseconds; samples_ms: each run of one image, in order.
 
-    delegates: who computed inside the runtime; peak_rss_bytes: 0 where the system does not tell.
+    delegates: who computed inside the runtime; peak_rss_bytes: 0 where the system does not tell; base_rss_bytes: what
+    the process took before it loaded the model, None where it does not say.
     """
 
     runtime: str
@@ -44,6 +46,7 @@ class Line:
     first_ms: float
     samples_ms: tuple[float, ...]
     peak_rss_bytes: int
+    base_rss_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,7 @@ def parse(text: str, asked: Asked, whose: str) -> Line:
         first_ms=float(found["first_ms"]),
         samples_ms=tuple(float(v) for v in found["samples_ms"]),
         peak_rss_bytes=found["peak_rss_bytes"],
+        base_rss_bytes=found.get("base_rss_bytes"),
     )
 
 

@@ -19,6 +19,8 @@ class LocalProcess:
     """A folder of its own in the system's place for temporary files."""
 
     timed = True
+    glibc = True
+    climate = None
 
     def __init__(self, uri: str) -> None:
         host = describe()

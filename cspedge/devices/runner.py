@@ -24,6 +24,10 @@ from cspedge.errors import RuntimeMissingError
 
 PROGRAM = "cspedge-runner"
 ARM = "aarch64"
+# The dynamic loaders of the C library that runners are built with; Android has another one.
+LOADERS = {ARM: "ld-linux-aarch64.so.1", "x86_64": "ld-linux-x86-64.so.2"}
+# What the runner and the runtimes' libraries need of the system, where that is Linux with glibc.
+LIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1", "libstdc++.so.6")
 # What pip takes for an aarch64 machine with a glibc of this age or older.
 GLIBC = (17, 24, 26, 27, 28, 31, 34, 35)
 
@@ -119,6 +123,24 @@ def build(backend: str, machine: str, folder: Path) -> None:
             shutil.copyfile(library, folder / library.name)
     shutil.rmtree(sources)
     shutil.rmtree(work)
+
+
+def libc(machine: str) -> dict[str, Path]:
+    """The files of a C library for that machine, by name, with the loader that starts the program then.
+
+    For a device with another C library, as Android: the runtimes' packages hold shared libraries that need this one, so
+    that nothing can be linked statically. Raises RuntimeMissingError where the compiler lacks one.
+    """
+    compiler, found = _compiler(machine), {}
+    for name in (*LIBC, LOADERS[machine]):
+        found[name] = Path(_output([compiler, f"-print-file-name={name}"]))
+        if not found[name].is_absolute():  # the bare name, where it has none
+            package = "g++" if machine == platform.machine() else f"g++-{ARM}-linux-gnu"
+            tool = Path(compiler).name
+            raise RuntimeMissingError(
+                f"the native runner needs {name!r}, which {tool} does not have: apt-get install {package}"
+            )
+    return found
 
 
 def arm_options() -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspedge.devices.line import Asked, Line, parse
-from cspedge.devices.runner import PROGRAM
+from cspedge.devices.runner import LOADERS, PROGRAM
 from cspedge.digest import canonical_json, sha256_bytes, sha256_file, sha256_json
 from cspedge.errors import DeviceError, TargetError
 from cspedge.types import Artifact, Evidence, Output
@@ -35,6 +35,14 @@ class Runner:
     def digest(self) -> str:
         return sha256_json(dict(self.files))
 
+    def command(self, folder: str) -> list[str]:
+        """What starts it where its files lie in `folder`: by the loader that came with it, where one did."""
+        program = f"{folder}/{PROGRAM}"
+        for loader in LOADERS.values():
+            if loader in self.files:
+                return [f"{folder}/{loader}", "--inhibit-cache", "--library-path", folder, program]
+        return [program]
+
 
 class DeviceSession:
     """An artifact on a device. `last`: the line of the newest run. Satisfies `cspedge.backends.base.Session`."""
@@ -59,10 +67,11 @@ class DeviceSession:
         self.evidence = Evidence.MEASURED if device.timed else Evidence.EMULATED
         self._device, self._artifact, self._outputs = device, artifact, outputs
         self._threads, self._work = threads, work
-        self._program = f"runner-{runner.digest[:16]}/{PROGRAM}"
+        folder = f"runner-{runner.digest[:16]}"
+        self._program = runner.command(folder)
+        executable = (PROGRAM, *LOADERS.values())
         for name, digest in runner.files.items():
-            place = f"{Path(self._program).parent}/{name}"
-            device.push(runner.folder / name, place, digest, executable=name == PROGRAM)
+            device.push(runner.folder / name, f"{folder}/{name}", digest, executable=name in executable)
         self._job = self._push_job(shape)
         self._tensors = ""  # digest of those that were sent last
         self.last: Line | None = None
@@ -95,7 +104,12 @@ class DeviceSession:
 
     def burst(self, image: NDArray[np.uint8], *, warmup: int, rounds: int) -> Line:
         """One fresh process that loads the artifact and times `rounds` inferences of uint8 [1, 3, H, W]."""
-        self.last = self._call(image, warmup=warmup, rounds=rounds, outputs=None)
+        climate = self._device.climate
+
+        def work() -> Line:
+            return self._call(image, warmup=warmup, rounds=rounds, outputs=None)
+
+        self.last = work() if climate is None else climate.timed(self._artifact.label, work)
         return self.last
 
     def _call(self, pixels: NDArray[np.uint8], *, warmup: int, rounds: int, outputs: str | None) -> Line:
@@ -105,7 +119,7 @@ class DeviceSession:
             (self._work / "inputs.u8").write_bytes(data)
             self._device.push(self._work / "inputs.u8", "inputs.u8", digest)
             self._tensors = digest
-        command = [self._program, self._job, "--bench", "--artifact", self._artifact.label, "--tensors", "inputs.u8"]
+        command = [*self._program, self._job, "--bench", "--artifact", self._artifact.label, "--tensors", "inputs.u8"]
         command += ["--threads", str(self._threads), "--warmup", str(warmup), "--rounds", str(rounds)]
         done = self._device.run([*command, *(() if outputs is None else ("--outputs", outputs))])
         if done.code:

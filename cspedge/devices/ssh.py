@@ -43,6 +43,8 @@ class Ssh:
     """One folder on a machine behind ssh."""
 
     timed = True
+    glibc = True
+    climate = None
 
     def __init__(self, uri: DeviceUri, folder: str) -> None:
         """folder: its name in the home folder there. Raises DeviceError, RuntimeMissingError without a client."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cspedge.errors import CspedgeError, InputError, UsageError
-from cspedge.types import Latency
+from cspedge.evaluate.steady import CAP, warm_up
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,12 +31,15 @@ class BenchResult:
     """What `bench` measured: every artifact's label stands either in `samples` or in `failures`.
 
     samples: label to milliseconds, float64 [rounds, per_round]; failures: label to the reason it dropped out;
-    order: the labels in the order they ran, one tuple a round.
+    order: the labels in the order they ran, one tuple a round; warmup: label to the milliseconds of the untimed
+    inferences before the first round; unsteady: the labels that were not steady after them.
     """
 
     samples: dict[str, NDArray[np.float64]]
     failures: dict[str, str]
     order: tuple[tuple[str, ...], ...]
+    warmup: dict[str, tuple[float, ...]]
+    unsteady: frozenset[str]
 
 
 def bench(
@@ -45,7 +48,6 @@ def bench(
     *,
     rounds: int = 10,
     per_round: int = 10,
-    warmup: int = 5,
     seed: int = 0,
     clock: Callable[[], int] = time.perf_counter_ns,
     progress: Callable[[int, int], None] | None = None,
@@ -53,9 +55,9 @@ def bench(
     """Times single-image inferences of every session, all of them in every round.
 
     sessions: artifact label to loaded session, all loaded with the same number of threads. image: float32
-    [1, 3, H, W], RGB in [0, 1]. `warmup` untimed inferences each come first (lazy allocation, kernel choice); then in
-    each of `rounds` rounds every artifact runs `per_round` timed inferences in a row. clock: nanoseconds, monotonic.
-    progress: called with (rounds done, rounds) after each round.
+    [1, 3, H, W], RGB in [0, 1]. Each warms up first until it is steady (`cspedge.evaluate.steady`); then in each of
+    `rounds` rounds every artifact runs `per_round` timed inferences in a row. clock: nanoseconds, monotonic. progress:
+    called with (rounds done, rounds) after each round.
 
     The order within rounds: a seeded shuffle, rotated by one a round until each artifact has stood in each place once,
     then a fresh shuffle. So none profits from always running first, and the neighbours change too.
@@ -67,14 +69,16 @@ def bench(
     A session that raises drops out with its reason and the others go on. Raises UsageError where rounds x per_round
     is below 50 or a count is negative, InputError where the image has another shape or dtype.
     """
-    check_counts(rounds, per_round, warmup)
+    check_counts(rounds, per_round)
     if image.ndim != 4 or image.shape[0] != 1 or image.shape[1] != 3 or image.dtype != np.float32:
         raise InputError(f"the image is {image.dtype} of shape {list(image.shape)}; needed is float32 [1, 3, H, W]")
     failures: dict[str, str] = {}
+    warmup: dict[str, tuple[float, ...]] = {}
+    unsteady: set[str] = set()
     for label, session in sessions.items():
         try:
-            for _ in range(warmup):
-                session.run(image)
+            warmup[label], steady = _warm_up(session, image, clock)
+            unsteady |= set() if steady else {label}
         except Exception as error:
             failures[label] = _reason(error, "in the warm-up")
     taken: dict[str, list[list[float]]] = {label: [] for label in sessions}
@@ -92,15 +96,15 @@ def bench(
         if progress is not None:
             progress(index + 1, rounds)
     samples = {label: np.array(rows, dtype=np.float64) for label, rows in taken.items() if label not in failures}
-    return BenchResult(samples=samples, failures=failures, order=tuple(ran))
+    return BenchResult(
+        samples=samples, failures=failures, order=tuple(ran), warmup=warmup, unsteady=frozenset(unsteady)
+    )
 
 
-def check_counts(rounds: int, per_round: int, warmup: int) -> None:
-    """Raises UsageError where there would be fewer than 50 timed inferences, or a count is negative."""
-    if rounds < 1 or per_round < 1 or warmup < 0:
-        raise UsageError(
-            f"rounds {rounds}, per_round {per_round}, warmup {warmup}: allowed are at least 1, 1 and 0 in that order"
-        )
+def check_counts(rounds: int, per_round: int) -> None:
+    """Raises UsageError where there would be fewer than 50 timed inferences, or a count is below 1."""
+    if rounds < 1 or per_round < 1:
+        raise UsageError(f"rounds {rounds}, per_round {per_round}: allowed is at least 1 for both")
     if rounds * per_round < MIN_TIMED:
         raise UsageError(
             f"{rounds} rounds of {per_round} are {rounds * per_round} timed inferences per artifact; "
@@ -138,6 +142,19 @@ def _no_gc() -> Iterator[None]:
             gc.enable()
 
 
+def _warm_up(session: Session, image: NDArray[np.float32], clock: Callable[[], int]) -> tuple[tuple[float, ...], bool]:
+    """Runs until the session is steady, or until the cap: milliseconds of each inference, and whether it was."""
+    milliseconds: list[float] = []
+    with _no_gc():
+        while True:
+            start = clock()
+            session.run(image)
+            milliseconds.append((clock() - start) / 1e6)
+            count, steady = warm_up(milliseconds)
+            if steady or count == CAP:
+                return tuple(milliseconds), steady
+
+
 def _burst(session: Session, image: NDArray[np.float32], count: int, clock: Callable[[], int]) -> list[float]:
     """`count` timed inferences in milliseconds, after two untimed; each has its own pair of clock readings."""
     milliseconds: list[float] = []
@@ -149,45 +166,3 @@ def _burst(session: Session, image: NDArray[np.float32], count: int, clock: Call
             session.run(image)
             milliseconds.append((clock() - start) / 1e6)
     return milliseconds
-
-
-def summarise(
-    samples: NDArray[np.float64],
-    load_ms: float,
-    *,
-    device: str,
-    isa: tuple[str, ...],
-    threads: int,
-    peak_rss_mb: float | None = None,
-    fp32: NDArray[np.float64] | None = None,
-    seed: int = 0,
-) -> Latency:
-    """The report's figures from one artifact's samples; lower is better in all but the speed-up.
-
-    samples: milliseconds, float64 [rounds, per_round]; kept raw, in the order measured. Percentiles are numpy's
-    "linear" (Hyndman and Fan's type 7). fp32: samples of the same runtime's float artifact from the same `bench`,
-    giving `speedup_vs_fp32` = median fp32 / median of this one, with its interval over rounds
-    (`cspedge.evaluate.stats.bootstrap_ratio`, `seed`). Raises InputError on empty, non-finite or negative samples.
-    """
-    from cspedge.evaluate.stats import bootstrap_ratio
-
-    if samples.ndim != 2 or samples.size == 0:
-        raise InputError(f"latency samples have shape {list(samples.shape)}; needed is [rounds, per_round], not empty")
-    if not (np.isfinite(samples).all() and (samples >= 0.0).all()):
-        raise InputError("latency samples are negative or not finite; the clock they were taken with cannot be trusted")
-    p50, p90, p99 = (float(v) for v in np.percentile(samples, [50, 90, 99], method="linear"))
-    ratio, interval = (None, None) if fp32 is None else bootstrap_ratio(fp32, samples, seed=seed)
-    return Latency(
-        device=device,
-        isa=isa,
-        threads=threads,
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        mean_ms=float(samples.mean()),
-        load_ms=load_ms,
-        peak_rss_mb=peak_rss_mb,
-        samples_ms=tuple(float(v) for v in samples.ravel()),
-        speedup_vs_fp32=ratio,
-        speedup_ci95=interval,
-    )

@@ -1,4 +1,4 @@
-"""Intervals: the accuracy difference of paired classifiers, and the ratio of two latencies."""
+"""Intervals: the accuracy difference of paired classifiers, a median latency, and the ratio of two."""
 
 from __future__ import annotations
 
@@ -63,6 +63,19 @@ def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
     upper = _upper_limit(b, c, n)
     lower = -_upper_limit(c, b, n)
     return (lower + 0.0, upper)  # + 0.0: no "-0.0" in a report
+
+
+def excess_p(b: int, c: int, n: int, allowed: float) -> float:
+    """One-sided p of Tango's score test that the drop is no more than `allowed`, a fraction in [0, 1), from the counts.
+
+    Small where the observed drop (b - c)/n is above `allowed` by more than chance explains; b, c, n: as in
+    `tango_interval`, whose lower end is above `allowed` exactly where this is below 0.025.
+    """
+    observed = b - c - n * allowed
+    variance = n * (2.0 * _restricted_q(allowed, b, c, n) + allowed * (1.0 - allowed))
+    if variance <= 0.0:  # no image differs and no drop is allowed: nothing speaks against it
+        return 1.0 if observed <= 0.0 else 0.0
+    return math.erfc(observed / math.sqrt(2.0 * variance)) / 2.0
 
 
 def mcnemar_p(b: int, c: int) -> float:
@@ -139,3 +152,15 @@ def bootstrap_ratio(
     ratios = np.median(a_ms[picks], axis=(1, 2)) / np.median(b_ms[picks], axis=(1, 2))
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(np.median(a_ms) / np.median(b_ms)), (float(low), float(high))
+
+
+def bootstrap_median(ms: NDArray[np.float64], *, seed: int, resamples: int = 2000) -> tuple[float, float]:
+    """95 % percentile bootstrap interval (Efron 1979) of the median of ms [rounds, per_round].
+
+    Rounds are resampled, not samples, as in `bootstrap_ratio`. Raises InputError where there are fewer than two rounds.
+    """
+    if ms.ndim != 2 or ms.shape[0] < 2 or ms.shape[1] < 1:
+        raise InputError(f"latencies have shape {list(ms.shape)}; needed is [rounds >= 2, per_round >= 1]")
+    picks = np.random.default_rng(seed).integers(0, len(ms), size=(resamples, len(ms)))
+    low, high = np.percentile(np.median(ms[picks], axis=(1, 2)), [2.5, 97.5])
+    return float(low), float(high)

@@ -97,6 +97,16 @@ def too_oblong(size: tuple[int, int], preprocess: Preprocess) -> bool:
     return max(1.0, scale) ** 2 * size[0] * size[1] > MAX_PIXELS
 
 
+def shrinkage(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float]:
+    """How many pixels of an image (width, height) become one pixel of the model's input: across, down."""
+    height, width = (math.floor(side / preprocess.crop_pct) for side in preprocess.input_size[1:])
+    across, down = size[0] / width, size[1] / height
+    if preprocess.crop_mode == "squash":
+        return across, down
+    same = max(across, down) if preprocess.crop_mode == "border" else min(across, down)
+    return same, same
+
+
 def to_float(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [n, 3, H, W] to float32 in [0, 1]: x / 255, the same bits as torchvision's `ToTensor`."""
     import numpy as np

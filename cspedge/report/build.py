@@ -39,13 +39,14 @@ def build_report(
     images: ImageSet | None = None,
     thumbnails: bool = True,
     explanations: Mapping[str, Explanation] | None = None,
+    robustness: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as plain JSON values, checked against the schema.
 
     vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; tuning: the
     images of the accuracy loop, None without one; budgets: by target, in the verdict's words; images: those of the
     validation, of which the ones that flip are listed; thumbnails: whether the report may show small ones of them;
-    explanations: by target, of every quantized tensor.
+    explanations: by target, of every quantized tensor; robustness: of `cspedge.robustness.entry`.
     """
     from cspedge.devices.host import environment
     from cspedge.models.preprocess import manifest
@@ -78,11 +79,13 @@ def build_report(
         ],
         "agreement": pairs,
         "flips": _flips(info, vectors, images, results, thumbnails),
+        "robustness": None if robustness is None else dict(robustness),
         "environment": env,
         "stages": [dict(s) for s in stages],
         "notes": [
             *notes,
             *_kept_notes(results),
+            *_noise_notes(results),
             *_saturation_note(results, env),
             *pair_notes(results, pairs, env["isa"]),
         ],
@@ -232,9 +235,11 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
         "ran_on": None if evaluation is None or evaluation.ran_on is None else _plain(asdict(evaluation.ran_on)),
         "accuracy": None if evaluation is None or evaluation.accuracy is None else _plain(asdict(evaluation.accuracy)),
         "paired": None if evaluation is None or evaluation.paired is None else _plain(asdict(evaluation.paired)),
+        "robustness": [_plain(asdict(row)) for row in result.robustness],
         "outputs": [] if evaluation is None else [asdict(row) for row in evaluation.outputs],
         "pt2e": {"sqnr_db": artifact.check_sqnr_db, "max_abs_diff": artifact.check_max_abs} if artifact else None,
         "latency": _plain(asdict(result.latency)) if result.latency else None,
+        "instructions": _plain(asdict(result.instructions)) if result.instructions else None,
         "audit": _audit(result),
         "lower_s": artifact.lower_s if artifact else None,
         "kept": _plain(asdict(result.kept)) if result.kept else None,
@@ -247,16 +252,26 @@ def artifact_entry(result: ArtifactResult, budget: Mapping[str, float | None]) -
 def _audit(result: ArtifactResult) -> dict[str, Any] | None:
     if result.artifact is None or result.artifact.audit is None or result.status is not Status.OK:
         return None
-    return _plain(asdict(result.artifact.audit))
+    found: dict[str, Any] = _plain(asdict(result.artifact.audit))
+    return found
 
 
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+def _plain(value: Any) -> Any:
+    """Tuples as JSON's lists, at any depth."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _kept_notes(results: Sequence[ArtifactResult]) -> list[str]:
     """How the accuracy loop ended for each int8 artifact, in its own words."""
     return [f"{r.label}, accuracy loop: {r.kept.reason}" for r in results if r.kept is not None]
+
+
+def _noise_notes(results: Sequence[ArtifactResult]) -> list[str]:
+    """Why the speeds of this bench may not be compared, once for all that it timed together."""
+    checked = [r.latency.noise for r in results if r.latency is not None and r.latency.noise is not None]
+    return list(dict.fromkeys(noise.sentence for noise in checked if noise.sentence is not None))
 
 
 def _saturation_note(results: Sequence[ArtifactResult], env: Mapping[str, Any]) -> list[str]:

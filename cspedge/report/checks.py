@@ -104,6 +104,19 @@ def list_of(inner: Check, at_least: int = 0) -> Check:
     return check
 
 
+def map_of(inner: Check) -> Check:
+    """An object of any keys whose values all pass `inner`."""
+
+    def check(value: Any, where: str) -> None:
+        if not isinstance(value, dict):
+            raise wrong(where, f"is {show(value)}", "an object")
+        for key, item in value.items():
+            name(key, where)
+            inner(item, join(where, key))
+
+    return check
+
+
 def interval(low: float, high: float) -> Check:
     bound = number(low, high)
 

@@ -23,9 +23,6 @@ from cspedge.types import Status, Verdict
 
 COMPARISON = 1
 _ORDER = (Verdict.SHIP, Verdict.CAUTION, Verdict.DO_NOT_SHIP)
-_MEASURED = frozenset(
-    {"p50_ms", "p90_ms", "p99_ms", "mean_ms", "load_ms", "peak_rss_mb", "samples_ms", "speedup_vs_fp32", "speedup_ci95"}
-)  # of a latency entry; device and threads have sentences of their own
 
 
 class Answer(StrEnum):
@@ -181,8 +178,16 @@ def _other_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
         return "timed on different devices"
     if before["threads"] != after["threads"]:
         return f"timed with {before['threads']} and {after['threads']} threads"
-    rules = [{k: v for k, v in x.items() if k not in _MEASURED and not isinstance(v, float)} for x in (before, after)]
-    return None if rules[0].keys() == rules[1].keys() else "timed by different protocols"
+    protocols = [x.get("protocol") or "in an unnamed way" for x in (before, after)]
+    if protocols[0] != protocols[1]:
+        return f"timed by different protocols: {protocols[0]} and {protocols[1]}"
+    if (before.get("cores") is None) != (after.get("cores") is None):
+        return f"pinned to cores in {'B' if before.get('cores') is None else 'A'} only"
+    for side, latency in (("A", before), ("B", after)):
+        noise = latency.get("noise")
+        if noise is not None and not noise["conclusive"]:
+            return f"the machine was too noisy in {side}: {noise['reason']}"
+    return None
 
 
 def _place(artifact: Mapping[str, Any]) -> str | None:

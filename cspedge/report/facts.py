@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cspedge.report import words
+from cspedge.report import timing, words
 
 Fact = tuple[str, Any]
 _DIGEST = re.compile(r"[0-9a-f]{40,128}")
@@ -71,6 +71,7 @@ def more(artifact: Mapping[str, Any]) -> list[Fact]:
         ("Manifest", artifact.get("manifest")),
         *_figures(artifact),
         *_timing(artifact["latency"]),
+        ("Instructions, emulated; no time", _instructions(artifact.get("instructions"))),
     ]
     audit = artifact["audit"]
     if audit is not None:
@@ -103,13 +104,46 @@ def _figures(artifact: Mapping[str, Any]) -> list[Fact]:
     return facts
 
 
+def _instructions(found: Mapping[str, Any] | None) -> str | None:
+    if found is None:
+        return None
+    least, most = min(found["samples"]), max(found["samples"])
+    spread = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{spread} an inference ({len(found['samples'])} counts) on {found['device']}, threads: {found['threads']}"
+
+
+def _threads(count: int) -> str:
+    """0: the runtime takes no number of threads."""
+    return f"{count} thread{'s' * (count != 1)}" if count else "threads as the runtime chooses"
+
+
 def _timing(latency: Mapping[str, Any] | None) -> list[Fact]:
     if latency is None:
         return []
     return [
         ("Mean", f"{words.milliseconds(latency['mean_ms'])} ms over {len(latency['samples_ms'])} samples"),
+        *timing.listed(latency),
         ("Load", f"{words.milliseconds(latency['load_ms'])} ms"),
-        ("Peak memory", latency["peak_rss_mb"] and f"{latency['peak_rss_mb']:.0f} MB"),
-        ("Device", f"{latency['device']}, {latency['threads']} thread{'s' * (latency['threads'] != 1)}"),
+        ("Device", f"{latency['device']}, {_threads(latency['threads'])}"),
         ("Instruction sets", latency["isa"]),
+        ("Conditions", conditions(latency.get("conditions"))),
     ]
+
+
+def conditions(told: Mapping[str, Any] | None) -> str | None:
+    """A device's clocks and warmth around timed processes, in a line; None where nothing was told."""
+    if told is None:
+        return None
+    parts = [
+        f"{clock['cores']} {clock['governor']} {clock['before_mhz']:.0f} then {clock['after_mhz']:.0f} MHz, allowed "
+        f"{clock['limit_mhz']:.0f} of {clock['max_mhz']:.0f}"
+        for clock in told["clocks"]
+    ]
+    for key, words_ in (("celsius", "hottest sensor, °C"), ("status", "thermal status (0 is cool)")):
+        start, before, after = (told[f"{key}_{when}"] for when in ("start", "before", "after"))
+        if start is not None and before is not None and after is not None:
+            parts.append(f"{words_}: {start:g} at the start, {before:g} before, {after:g} after")
+    parts.append(f"cooled down for {told['cooldown_s']:.0f} s in all")
+    if told["warm_starts"]:
+        parts.append(f"{told['warm_starts']} of {told['processes']} processes began warm")
+    return "; ".join(parts)

@@ -28,7 +28,7 @@ def render(report: Mapping[str, Any]) -> str:
     bidi characters dropped. The output depends on the report alone.
     """
     validate(report)
-    from cspedge.report import changes, contact, contract, layers, provenance
+    from cspedge.report import changes, contact, contract, layers, provenance, robustness
 
     artifacts = list(report["artifacts"])
     return (
@@ -46,6 +46,7 @@ def render(report: Mapping[str, Any]) -> str:
             levels=tables.levels(report),
             changes=changes.changes(report),
             contact=contact.sheet(report),
+            robust=robustness.table(report),
             agreement=tables.agreement(report),
             differences=tables.differences(report),
             islands=tables.islands(artifacts),
@@ -97,6 +98,7 @@ def environment() -> Environment:
         points=words.points,
         size=words.megabytes,
         ms=words.milliseconds,
+        instructions=words.instructions,
         duration=words.seconds,
         times=words.times,
         label=artifact_label,

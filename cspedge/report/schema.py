@@ -7,14 +7,14 @@ Every object is closed (an unknown key is an error) except three that carry othe
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cspedge.errors import UsageError
-from cspedge.report import checks, single_images
+from cspedge.report import checks, evidence_checks, single_images
 from cspedge.report.layers import LAYERS
+from cspedge.report.schema_latency import LATENCY
 from cspedge.types import Evidence, Head, Precision, Status, Verdict
 
 SCHEMA = 1
@@ -59,6 +59,7 @@ def validate(report: Any) -> None:
         if labels.index(labels[index]) != index:
             raise checks.wrong(where, f"repeats {labels[index]!r}", "one artifact per target and precision")
         _artifact_rules(artifact, where)
+    evidence_checks.rules(report)
     single_images.check_counts(report)
     names = [output["name"] for output in report["model"]["outputs"]]
     for index, artifact in enumerate(report["artifacts"]):
@@ -75,7 +76,7 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
     """What one field of an artifact demands of another."""
     ok, not_run = artifact["status"] == Status.OK, artifact["evidence"] == Evidence.NOT_RUN
     if not ok:
-        for key in ("accuracy", "paired", "outputs", "latency", "audit"):
+        for key in ("accuracy", "paired", "outputs", "latency", "instructions", "audit"):
             if artifact.get(key):
                 raise checks.wrong(f"{where}.{key}", f"is given though status is {artifact['status']!r}", "nothing")
         if not artifact["reason"]:
@@ -97,6 +98,8 @@ def _artifact_rules(artifact: dict[str, Any], where: str) -> None:
             f"{where}.outputs", f"does not fit evidence {artifact['evidence']!r}", "empty exactly for 'not-run'"
         )
     latency = artifact["latency"]
+    if artifact.get("instructions") is not None and (latency is not None or artifact["evidence"] != Evidence.EMULATED):
+        raise checks.wrong(f"{where}.instructions", "is given beside a time, or off an emulation", "null there")
     if latency is not None and not latency["p50_ms"] <= latency["p90_ms"] <= latency["p99_ms"]:
         raise checks.wrong(f"{where}.latency", "has percentiles out of order", "p50_ms <= p90_ms <= p99_ms")
 
@@ -157,22 +160,6 @@ _PAIRED = checks.closed(
         ),
     }
 )
-_LATENCY = checks.closed(
-    {
-        "device": checks.text,
-        "isa": checks.list_of(checks.text),
-        "threads": checks.count,
-        "p50_ms": _POSITIVE,
-        "p90_ms": _POSITIVE,
-        "p99_ms": _POSITIVE,
-        "mean_ms": _POSITIVE,
-        "load_ms": _POSITIVE,
-        "peak_rss_mb": checks.or_null(_POSITIVE),
-        "samples_ms": checks.list_of(_POSITIVE, at_least=1),
-        "speedup_vs_fp32": checks.or_null(_POSITIVE),  # null: this is the float artifact, or there is none
-        "speedup_ci95": checks.or_null(checks.interval(0, math.inf)),
-    }
-)
 # One output of an artifact beside the reference's; sqnr_db null: equal bit for bit; neighbours are for embeddings.
 _CLOSENESS = checks.closed(
     {
@@ -203,18 +190,6 @@ _KEPT = checks.closed(
         "reason": checks.text,
     }
 )
-# The device whose answers the accuracy is made of (--device); null: the process that wrote the report.
-_RAN_ON = checks.closed(
-    {
-        "uri": checks.name,
-        "cpu": checks.text,
-        "machine": checks.name,
-        "isa": checks.list_of(checks.text),
-        "os": checks.text,
-        "runtime": checks.name,
-        "delegates": checks.list_of(checks.name),
-    }
-)
 _ARTIFACT = checks.closed(
     {
         "target": checks.name,
@@ -232,7 +207,7 @@ _ARTIFACT = checks.closed(
         "pt2e": checks.or_null(  # the check at lowering, against the same placed graph in torch
             checks.closed({"sqnr_db": checks.or_null(checks.number()), "max_abs_diff": _POSITIVE})
         ),
-        "latency": checks.or_null(_LATENCY),
+        "latency": checks.or_null(LATENCY),
         "audit": checks.or_null(_AUDIT),
         "lower_s": checks.or_null(_POSITIVE),
         "kept": checks.or_null(_KEPT),  # null: no accuracy loop was asked for
@@ -243,7 +218,9 @@ _ARTIFACT = checks.closed(
         "evidence_detail": checks.or_null(checks.text),
         "manifest": checks.or_null(checks.text),
         "paired": checks.or_null(_PAIRED),  # absent: written before there were any; null as accuracy
-        "ran_on": checks.or_null(_RAN_ON),
+        "ran_on": checks.or_null(evidence_checks.RAN_ON),
+        "robustness": evidence_checks.CORRUPTED,  # empty: not asked for, or a float artifact
+        "instructions": checks.or_null(evidence_checks.INSTRUCTIONS),  # null: not emulated, or not counted
         "images": checks.or_null(single_images.IMAGES),  # absent or null as paired
     },
 )
@@ -329,5 +306,6 @@ _REPORT = checks.closed(
     {
         "flips": checks.or_null(single_images.FLIPS),  # null: the head gives no logits
         "layers": LAYERS,  # absent: not asked for (--explain)
+        "robustness": checks.or_null(evidence_checks.CORRUPTIONS),  # null: not asked for (--robustness)
     },
 )

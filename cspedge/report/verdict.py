@@ -10,8 +10,9 @@ Each rule below gives a verdict and a sentence; an artifact's verdict is the wor
 | feature maps and embeddings: mean cosine to fp32's | >= min_cosine (float: min_float_cosine) | below | < low_cosine |
 | agreement with fp32 | >= low_agreement (float: min_float_agreement) | below | |
 | single classes: McNemar corrected for all (q) | none loses with q < 0.05 | one does | |
+| each mild corruption: score test of drop <= M, corrected for all (q) | none loses more with q < 0.05 | one does | |
 | int8 share of multiply-accumulates | >= min_int8_mac_share | below: int8 in name | |
-| int8 against the same runtime's fp32 | not surely slower | interval wholly below 1 | |
+| int8 against the same runtime's fp32 | not surely slower, or too noisy to say | interval wholly below 1 | |
 | evidence | measured, emulated or the reference executor (said so) | not run | |
 | max_bytes, max_p50_ms, max_p95_ms, where the budget sets them | met | not measured | exceeded |
 
@@ -29,8 +30,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cspedge.errors import UsageError
+from cspedge.report import robustness
 from cspedge.report.schema import artifact_label
-from cspedge.report.words import cosine, megabytes, milliseconds, percent, points, shorten, times
+from cspedge.report.words import cosine, instructions, megabytes, milliseconds, percent, points, shorten, times
 from cspedge.types import Evidence, Precision, Status, Verdict
 
 DEFAULT_BUDGET: Mapping[str, float | None] = {
@@ -82,9 +84,11 @@ def judge(artifact: Mapping[str, Any], budget: Mapping[str, float | None]) -> tu
         *_cosine(artifact, limits),
         *_agreement(artifact, limits),
         *_classes(artifact),
+        *robustness.findings(artifact, limits["max_drop"], FALSE_DISCOVERIES),
         *_int8_share(artifact, limits),
         *_size_and_time(artifact, limits),
         *_speed(artifact),
+        *_instructions(artifact),
         *_evidence(artifact),
     ]
     # Stable: rules keep their order, so that slowness comes first only where it is the one caution (`_slow_only`).
@@ -206,6 +210,8 @@ def _speed(artifact: Mapping[str, Any]) -> list[Finding]:
     latency = artifact["latency"]
     if artifact["precision"] != Precision.INT8 or latency is None or latency["speedup_ci95"] is None:
         return []
+    if not _compared(latency):
+        return [(Verdict.SHIP, "Its speed against fp32 is not judged: the machine was too noisy to conclude.")]
     low, high = latency["speedup_ci95"]
     if high < 1:
         proxy = "; x86 is no proxy for phones" if _is_x86(latency["isa"]) else ""
@@ -213,6 +219,21 @@ def _speed(artifact: Mapping[str, Any]) -> list[Finding]:
     if low > 1:
         return [(Verdict.SHIP, f"{times(low)} to {times(high)} times as fast as the same runtime's fp32 here.")]
     return [(Verdict.SHIP, f"As fast as the same runtime's fp32 here, within noise ({times(low)} to {times(high)}).")]
+
+
+def _compared(latency: Mapping[str, Any]) -> bool:
+    """Whether speeds of its bench may be compared; as in old reports where nothing checked."""
+    noise = latency.get("noise")
+    return noise is None or bool(noise["conclusive"])
+
+
+def _instructions(artifact: Mapping[str, Any]) -> list[Finding]:
+    found = artifact.get("instructions")
+    if found is None:
+        return []
+    beside = "" if found["ratio_to_fp32"] is None else f", {times(found['ratio_to_fp32'])} of fp32's"
+    each = instructions(found["instructions_per_inference"])
+    return [(Verdict.SHIP, f"{each} instructions an inference{beside}, emulated; no time.")]
 
 
 def _size_and_time(artifact: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Finding]:
@@ -267,9 +288,10 @@ def recommend(report: Mapping[str, Any]) -> dict[str, Any]:
     """Which artifact to ship, overall and per platform, with the reasons in words.
 
     Returns {"artifact": label or None, "verdict": word or None, "why": [sentence...], "platforms": [the same
-    with "platform"]}. Overall the order is: verdict, evidence (measured first), int8 before float, median latency,
-    bytes; the same on x86 servers. On a phone: verdict, int8 before float, the platform's native runtime, bytes; this
-    host's latency decides nothing there, a caution for slowness alone included. What must not ship is never named.
+    with "platform"]}. Overall the order is: verdict, evidence (measured first), int8 before float, median latency (not
+    where the machine was too noisy), bytes; the same on x86 servers. On a phone: verdict, int8 before
+    float, the platform's native runtime, bytes; this host's latency decides nothing there, a caution for slowness alone
+    included. What must not ship is never named.
     """
     usable = [a for a in report["artifacts"] if a["verdict"] != Verdict.DO_NOT_SHIP]
     return {
@@ -287,7 +309,7 @@ def _overall_rank(artifact: Mapping[str, Any]) -> tuple[Any, ...]:
         _SEVERITY[artifact["verdict"]],
         _EVIDENCE_RANK[artifact["evidence"]],
         _PRECISION_RANK[artifact["precision"]],
-        latency["p50_ms"] if latency else math.inf,
+        latency["p50_ms"] if latency and _compared(latency) else math.inf,
         artifact["bytes"],
         artifact_label(artifact),
     )

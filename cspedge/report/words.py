@@ -43,6 +43,11 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count < 99_995_000 else f"{count / 1e6:,.0f} MB"
 
 
+def instructions(count: int) -> str:
+    """Three significant digits: 13_812_345 -> '13.8 M', 143_400_000 -> '143 M'."""
+    return f"{milliseconds(count / 1e6)} M"
+
+
 def milliseconds(value: float) -> str:
     """Three significant digits, no unit: 0.4211 -> '0.421', 12.34 -> '12.3', 140.2 -> '140'."""
     if value < 0.9995:

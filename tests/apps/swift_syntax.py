@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-IOS = Path(__file__).resolve().parents[2] / "apps" / "ios"
+ROOT = Path(__file__).resolve().parents[2]
+IOS = ROOT / "apps" / "ios"
+RUNNER = ROOT / "targets" / "coreml" / "runner"
 
 
-def sources(*folders: str) -> list[Path]:
-    """Every Swift file of the app's packages, or of some of its folders, without what builds left."""
-    found = [path for folder in folders or (".",) for path in (IOS / folder).rglob("*.swift")]
+def sources(*folders: str | Path) -> list[Path]:
+    """Every Swift file of the app's packages and of the runner, or of some folders, without what builds left."""
+    found = [path for folder in folders or (IOS, RUNNER) for path in (IOS / folder).rglob("*.swift")]
     return sorted(path for path in found if ".build" not in path.parts)
 
 

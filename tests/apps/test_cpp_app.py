@@ -176,3 +176,26 @@ def test_damaged_images(runner: Runner, content: bytes, why: str, tmp_path: Path
     done = runner("--image", str(tmp_path / "image.ppm"))
     assert done.returncode == 3
     assert why in done.stderr
+
+
+def test_other_processors_are_compared(runner: Runner, tmp_path: Path) -> None:
+    """`benchmarks/other_cpus.py`: x86 without VNNI, emulated; its last column is the bundle's own self-test there."""
+    if shutil.which("qemu-x86_64") is None:
+        pytest.skip("other processors are emulated (apt-get install qemu-user)")
+    for image in runner.made.manifest["golden"]["images"]:
+        source = runner.folder / image["file"]
+        (tmp_path / "val" / str(image["label"])).mkdir(parents=True)
+        shutil.copy(source, tmp_path / "val" / str(image["label"]) / source.name)
+    program = Path(__file__).resolve().parents[2] / "benchmarks" / "other_cpus.py"
+    where = [str(runner.folder), str(tmp_path / "val"), "--work", str(tmp_path / "work")]
+    command = [sys.executable, str(program), *where, "--cpus", "Haswell"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
+    assert head[2] == "same top-1 as here (n = 8)"
+    found = {row[0]: dict(zip(head[2:], row[2:], strict=True)) for row in rows}
+    assert found.keys() == {"executorch/int8", "openvino/int8"}
+    # XNNPACK multiplies in int16 and is exact without VNNI; OpenVINO's products may saturate there
+    assert found["executorch/int8"]["same top-1 as here (n = 8)"] == "100.00%"
+    assert 0 <= float(found["executorch/int8"]["golden/, in tolerances"]) <= 1
+    assert 0 < float(found["openvino/int8"]["golden/, in tolerances"]) < 100

@@ -26,6 +26,7 @@ from cspedge.types import Precision
 
 IOS = Path(__file__).resolve().parents[2] / "apps" / "ios"
 XCODE = ("CspEdgeSample", "CspEdgeSamplePacks")
+DEVICE = IOS.parents[1] / "targets" / "coreml" / "runner" / "Device"  # the runner's project for iOS devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +39,13 @@ class Made:
 
 
 @pytest.fixture(scope="session")  # tests of the session's core are moved together, out of their module's order
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, few_scans: Path) -> Made:
     root = tmp_path_factory.mktemp("ios")
     private, public = signature.make_keys(root / "keys")
 
     def make(out: str, targets: tuple[str, ...], delivery: str | None) -> Bundled:
         run = RunOptions(
-            workspace=root / "store", out=root / out, val=str(_few(root)), targets=targets, precisions=(Precision.FP32,)
+            workspace=root / "store", out=root / out, val=str(few_scans), targets=targets, precisions=(Precision.FP32,)
         )
         options = BundleOptions(app="ios", key=private, latency=False, version="1.2.0", delivery=delivery)
         return bundle(run, options, Silent())
@@ -52,19 +53,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(
         inside=make("inside", (), None), packed=make("packed", ("coreml",), ios.BACKGROUND_ASSETS), public=public
     )
-
-
-def _few(root: Path) -> Path:
-    """Two scans of every class: the reference executor for Core ML takes its time."""
-    from cspedge.data.digits import digits
-
-    scans = digits("val")
-    for index, name in enumerate(scans.names):
-        path = root / "val" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if len(list(path.parent.iterdir())) < 2:
-            path.write_bytes(scans.read(index))
-    return root / "val"
 
 
 def project(made: Bundled) -> Path:
@@ -215,16 +203,16 @@ def test_the_readme_names_what_is_there(made: Made) -> None:
 
 def test_the_projects_have_every_path_of_their_xcode_project(made: Made) -> None:
     for made_, name in zip((made.inside, made.packed), XCODE, strict=True):
-        folder = project(made_)
-        assert missing(*objects_of(name, folder), folder) == []
+        app = project(made_) / "App"
+        assert missing(*objects_of(name, app), app) == []
 
 
 # The Xcode projects, as they stand in apps/ios
 
 
-def objects_of(name: str, folder: Path = IOS) -> tuple[Any, str]:
+def objects_of(name: str, app: Path = IOS / "App") -> tuple[Any, str]:
     parser = pytest.importorskip("openstep_parser", reason="openstep-parser (of pbxproj) is not installed")
-    with (folder / f"App/{name}.xcodeproj/project.pbxproj").open() as file:
+    with (app / f"{name}.xcodeproj/project.pbxproj").open() as file:
         tree = parser.OpenStepDecoder.ParseFromFile(file)
     return tree["objects"], tree["rootObject"]
 
@@ -254,9 +242,9 @@ def places(objects: Any, group: str, folder: PurePosixPath) -> Iterator[PurePosi
             yield path
 
 
-def missing(objects: Any, root: str, folder: Path = IOS) -> list[str]:
+def missing(objects: Any, root: str, app: Path = IOS / "App", settings: str = "Config/Sample.xcconfig") -> list[str]:
     """What a project names and does not have: objects, files, folders, packages, products, settings' files."""
-    app, project = folder / "App", objects[root]
+    project = objects[root]
     wrong = [text for text in strings(objects) if re.fullmatch(r"[0-9A-F]{24}", text) and text not in objects]
     wrong += [str(path) for path in places(objects, project["mainGroup"], PurePosixPath()) if not (app / path).exists()]
     packages = {key: (app / objects[key]["relativePath"]).resolve() for key in project["packageReferences"]}
@@ -267,26 +255,49 @@ def missing(objects: Any, root: str, folder: Path = IOS) -> list[str]:
         if entry["isa"] == "XCBuildConfiguration":
             named = [entry["buildSettings"].get(key) for key in ("INFOPLIST_FILE", "CODE_SIGN_ENTITLEMENTS")]
             wrong += [path for path in named if path is not None and not (app / path).is_file()]
-    defined = re.findall(r"^(\w+) =", (app / "Config/Sample.xcconfig").read_text(), re.MULTILINE)
+    defined = re.findall(r"^(\w+) =", (app / settings).read_text(), re.MULTILINE)
     used = {name for text in strings(objects) for name in re.findall(r"\$\((CSPEDGE_\w+)\)", text)}
     return wrong + sorted(used - set(defined))
+
+
+def check_scheme(objects: Any, path: Path) -> None:
+    """Its references are targets of the project that it lies in."""
+    for reference in ElementTree.parse(path).iter("BuildableReference"):
+        assert objects[reference.attrib["BlueprintIdentifier"]]["name"] == reference.attrib["BlueprintName"]
+        assert reference.attrib["ReferencedContainer"] == f"container:{path.parents[2].name}"
+
+
+def targets_of(objects: Any, root: str) -> dict[str, str]:
+    """Product types by the targets' names."""
+    targets = [objects[key] for key in objects[root]["targets"]]
+    return {target["name"]: target["productType"] for target in targets}
+
+
+APP, TESTS = "com.apple.product-type.application", "com.apple.product-type.bundle.unit-test"
 
 
 @pytest.mark.parametrize("name", XCODE)
 def test_every_path_of_the_xcode_projects_exists(name: str) -> None:
     objects, root = objects_of(name)
     assert missing(objects, root) == []
-    targets = {objects[key]["name"]: objects[key] for key in objects[root]["targets"]}
     packed = {"Downloader": "com.apple.product-type.extensionkit-extension"} if name.endswith("Packs") else {}
-    assert {key: target["productType"] for key, target in targets.items()} == {
-        "CspEdgeSample": "com.apple.product-type.application",
-        "CspEdgeSampleTests": "com.apple.product-type.bundle.unit-test",
-        **packed,
-    }
-    scheme = ElementTree.parse(IOS / f"App/{name}.xcodeproj/xcshareddata/xcschemes/CspEdgeSample.xcscheme")
-    for reference in scheme.iter("BuildableReference"):
-        assert objects[reference.attrib["BlueprintIdentifier"]]["name"] == reference.attrib["BlueprintName"]
-        assert reference.attrib["ReferencedContainer"] == f"container:{name}.xcodeproj"
+    assert targets_of(objects, root) == {"CspEdgeSample": APP, "CspEdgeSampleTests": TESTS, **packed}
+    check_scheme(objects, IOS / f"App/{name}.xcodeproj/xcshareddata/xcschemes/CspEdgeSample.xcscheme")
+
+
+def test_every_path_of_the_runner_s_project_exists() -> None:
+    name = "CspEdgeRunner"
+    objects, root = objects_of(name, DEVICE)
+    assert missing(objects, root, DEVICE, "Runner.xcconfig") == []
+    assert targets_of(objects, root) == {"CspEdgeRunnerApp": APP, "CspEdgeDeviceTests": TESTS}
+    scheme = DEVICE / f"{name}.xcodeproj/xcshareddata/xcschemes/{name}.xcscheme"
+    check_scheme(objects, scheme)
+    # measured as it ships: optimised, and the job's folder goes along as it is
+    action = ElementTree.parse(scheme).find("TestAction")
+    assert action is not None
+    assert action.attrib["buildConfiguration"] == "Release"
+    job = [entry for entry in objects.values() if entry.get("path") == "Job"]
+    assert [entry["lastKnownFileType"] for entry in job] == ["folder"]
 
 
 @pytest.mark.parametrize("wanted", ["PBXFileSystemSynchronizedRootGroup", "PBXFileReference", "PBXNativeTarget"])

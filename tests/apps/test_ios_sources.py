@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 STUBS = Path(__file__).with_name("apple_stubs")
+RUNNER = "../../targets/coreml/runner"  # from apps/ios
 # in the order in which they need one another
 MODULES = (
     "CoreGraphics",
     "ImageIO",
     "CoreML",
+    "Darwin",
     "System",
     "BackgroundAssets",
     "StoreKit",
@@ -41,6 +43,10 @@ APPLE_ONLY = {
     "CspEdgeSampleTests": ("App/CspEdgeSampleTests",),
     "CspEdgeKitTests": ("Tests/CspEdgeKitTests",),
     "Downloader": ("App/Downloader",),
+    "CspEdgeRunner": (f"{RUNNER}/Sources/CspEdgeRunner",),
+    "CspEdgeRunnerTool": (f"{RUNNER}/Sources/CspEdgeRunnerTool",),
+    "CspEdgeRunnerApp": (f"{RUNNER}/Device/App",),
+    "CspEdgeDeviceTests": (f"{RUNNER}/Device/Tests",),
 }
 # what SwiftPM writes for a target with resources
 ACCESSOR = "import Foundation\nextension Foundation.Bundle { static let module = Bundle.main }\n"
@@ -117,16 +123,17 @@ def test_the_apple_only_sources_type_check(compile_: Compile, swift_syntax: Any,
         extra = [str(tmp_path / "accessor.swift")] if name == "CspEdgeModels" else []
         assert compile_(name, files + extra) == [], name
     # and the check notices a wrong name, a wrong type and a data race
-    shown = (swift_syntax.IOS / "Sources/CspEdgeKit/CoreMLRuntime.swift").read_text()
-    others = [str(path) for path in swift_syntax.sources("Sources/CspEdgeKit") if path.name != "CoreMLRuntime.swift"]
-    for old, new in (
-        (".compileModel(at: url)", ".compileModels(at: url)"),
-        ("shape: manifest.inputShape", "shape: manifest.name"),
-        ("let model: Serialized<MLModel>", "let model: MLModel"),
+    kit = {path.name: path for path in swift_syntax.sources("Sources/CspEdgeKit")}
+    for name, old, new in (
+        ("CoreMLRuntime.swift", ".compileModel(at: url)", ".compileModels(at: url)"),
+        ("CoreMLRuntime.swift", "shape: manifest.inputShape", "shape: manifest.name"),
+        ("CoreMLSession.swift", "let model: Serialized<MLModel>", "let model: MLModel"),
     ):
+        shown = kit[name].read_text()
         assert old in shown
-        (tmp_path / "CoreMLRuntime.swift").write_text(shown.replace(old, new))
-        assert compile_("CspEdgeKit", [*others, str(tmp_path / "CoreMLRuntime.swift")]) != [], new
+        (tmp_path / name).write_text(shown.replace(old, new))
+        others = [str(path) for path in kit.values() if path.name != name]
+        assert compile_("CspEdgeKit", [*others, str(tmp_path / name)]) != [], new
 
 
 def test_the_sources_are_formatted(swift_syntax: Any) -> None:

@@ -115,15 +115,32 @@ def kotlin_jars() -> tuple[Path, Path]:
     return compiler[0], library[0]
 
 
+RUNNER = ROOT / "targets" / "coreml" / "runner"
+
+
+def coreml_runner() -> Path:
+    """Builds the Core ML runner's package, on Linux without Core ML; where its programs lie. Skips as `swift`."""
+    require_swift()
+    place = BUILD / "coreml-runner"  # not in targets/, which goes into the wheel as it is
+    with _locked("coreml-runner"):
+        _build(["swift", "build", "--build-tests", "--scratch-path", str(place)], RUNNER)
+    return place / "debug"
+
+
 def swift() -> Core:
     """Builds the Swift package with its check program and XCTests; skips where there is no toolchain."""
+    require_swift()
+    with _locked("swift"):
+        _build(["swift", "build", "--build-tests"], IOS)
+    return Core(name="swift", command=(str(IOS / ".build" / "debug" / "CspEdgeCheck"),))
+
+
+def require_swift() -> None:
+    """Skips where Swift's packages cannot be built."""
     if shutil.which("swift") is None:
         pytest.skip("CspEdgeCore needs a Swift 6 toolchain (swift.org/install)")
     if os.uname().sysname == "Linux" and not Path("/usr/include/openssl/evp.h").exists():
         pytest.skip("on Linux CspEdgeCore needs OpenSSL's headers (apt-get install libssl-dev)")
-    with _locked("swift"):
-        _build(["swift", "build", "--build-tests"], IOS)
-    return Core(name="swift", command=(str(IOS / ".build" / "debug" / "CspEdgeCheck"),))
 
 
 def cpp() -> Core:

@@ -16,13 +16,14 @@ import pytest
 from cspedge import api, lowering
 from cspedge.backends import BACKENDS, get_backend
 from cspedge.config import Tolerance, load_target
-from cspedge.digest import sha256_path
+from cspedge.devices.fresh import Job, burst
+from cspedge.digest import sha256_bytes, sha256_path
 from cspedge.errors import TargetError, UsageError
 from cspedge.evaluate.metrics import agreement, sqnr_db
 from cspedge.quantize.parity import differences
 from cspedge.quantize.placement import PlacedModel, QuantizedModel, place, place_float
 from cspedge.resources import target_names
-from cspedge.types import Artifact, ImageSet, Precision
+from cspedge.types import Artifact, Evidence, ImageSet, Precision
 
 CHILD = Path(__file__).with_name("run_artifact.py")
 
@@ -53,6 +54,31 @@ def case(request: Any, quantized: QuantizedModel, photos: ImageSet, lowered: Any
         else place(quantized, load_target(artifact.target).placement)
     )
     return Case(artifact=artifact, placed=graph)
+
+
+def test_a_process_of_its_own_times_it(case: Case, photos: ImageSet, tmp_path: Path) -> None:
+    """The worker of `cspedge bench`, once for each runtime that computes here by itself."""
+    artifact = case.artifact
+    if artifact.precision.is_float or api.open_session(artifact).evidence is not Evidence.MEASURED:
+        pytest.skip("the int8 artifact of a runtime that runs here stands for all")
+    pixels = photos.images[:1].tobytes()
+    (tmp_path / "inputs.u8").write_bytes(pixels)
+    job = Job(
+        label=artifact.label,
+        backend=artifact.backend,
+        path=str(artifact.path),
+        sha256=artifact.sha256,
+        options=load_target(artifact.target).options,
+        tensors=str(tmp_path / "inputs.u8"),
+        shape=photos.images.shape[1:],
+        threads=1,
+        count=3,
+    )
+    line = burst(job, sha256_bytes(pixels))
+    assert len(line.samples_ms) == 3
+    assert line.runtime == artifact.backend
+    assert line.base_rss_bytes is not None
+    assert 0 < line.base_rss_bytes < line.peak_rss_bytes
 
 
 def test_every_backend_has_a_target() -> None:

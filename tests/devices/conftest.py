@@ -44,13 +44,13 @@ def command(lowered: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     return run
 
 
-def _sshd() -> ModuleType:
+def _beside(name: str) -> ModuleType:
     """The module beside this one: pytest's importlib mode puts no test folder on the path."""
-    spec = importlib.util.spec_from_file_location("devices_sshd", Path(__file__).with_name("sshd.py"))
+    spec = importlib.util.spec_from_file_location(f"devices_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["devices_sshd"] = module
+    sys.modules[f"devices_{name}"] = module
     spec.loader.exec_module(module)
     return module
 
@@ -58,5 +58,12 @@ def _sshd() -> ModuleType:
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real sshd (`sshd.Server`); skips where there is none."""
-    with _sshd().running(tmp_path_factory.mktemp("sshd")) as server:
+    with _beside("sshd").running(tmp_path_factory.mktemp("sshd")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def adb_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The real adb with a server of its own (`adbd.Host`); skips where there is none."""
+    with _beside("adbd").running(tmp_path_factory.mktemp("adb")) as host:
+        yield host

@@ -12,6 +12,7 @@ import pytest
 from cspedge.devices.base import Finished
 from cspedge.devices.local import LocalProcess
 from cspedge.devices.session import failure
+from cspedge.devices.uri import FORMS
 from cspedge.digest import sha256_file
 from cspedge.errors import DeviceError, TargetError
 
@@ -43,6 +44,12 @@ def test_validated_and_timed_by_the_native_runner(
         latency = row["latency"]
         assert latency["device"].endswith("(local-process://)")
         assert len(latency["samples_ms"]) == 100
+        assert latency["protocol"] == "fresh-process"
+        assert len(latency["warmup_ms"]) == len(latency["cold"]["first_samples_ms"]) == 10
+        assert all(10 <= len(trace) <= 30 for trace in latency["warmup_ms"])
+        assert len(latency["cores"]) == 1
+        assert latency["p50_ci95"][0] <= latency["p50_ms"] <= latency["p50_ci95"][1]
+        assert latency["noise"]["artifact"] == "executorch/int8"
         # a small native process, whose peak is its own and not that of the Python that started it
         assert 1 < latency["peak_rss_mb"] < 100
     assert _rows(there)["int8"]["latency"]["speedup_vs_fp32"] > 0
@@ -60,8 +67,7 @@ def test_a_runtime_without_a_native_runner(command: Command) -> None:
 def test_a_device_that_nobody_knows_is_refused_before_any_work(command: Command, lowered: Path) -> None:
     before = sorted(lowered.rglob("*"))
     said = command("bench", "--device", "usb://phone", code=2)["stderr"]
-    known = "local-process://, qemu-aarch64://CPU, ssh://user@host[:port]"
-    assert said == f"cspedge: unknown device 'usb://phone'; known: {known}"
+    assert said == f"cspedge: unknown device 'usb://phone'; known: {', '.join(sorted(FORMS.values()))}"
     assert sorted(lowered.rglob("*")) == before
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cspedge.digest import canonical_json
 from cspedge.errors import InputError, TargetError, UsageError
-from cspedge.evaluate.latency import SETTLE, BenchResult, bench, round_order, summarise
+from cspedge.evaluate.latency import SETTLE, BenchResult, bench, round_order
+from cspedge.evaluate.steady import CAP, WINDOW
 from cspedge.types import Evidence
 
 IMAGE = np.full((1, 3, 8, 8), 0.5, dtype=np.float32)
@@ -79,7 +78,7 @@ def onnx_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def _bench(run: Run, labels: str, *, fail: dict[str, int] | None = None) -> tuple[BenchResult, list[str]]:
     calls: list[str] = []
     sessions = {label: Recorded(run, label, calls, (fail or {}).get(label)) for label in labels}
-    return bench(sessions, IMAGE, rounds=6, per_round=9, warmup=3, seed=11), calls
+    return bench(sessions, IMAGE, rounds=6, per_round=9, seed=11), calls
 
 
 def test_every_artifact_is_measured_in_every_round(onnx_run: Run) -> None:
@@ -89,9 +88,11 @@ def test_every_artifact_is_measured_in_every_round(onnx_run: Run) -> None:
     for rows in result.samples.values():
         assert rows.dtype == np.float64
         assert (rows > 0.0).all()
-    assert Counter(calls) == dict.fromkeys("abc", 3 + 6 * (SETTLE + 9))
+    before = {label: len(result.warmup[label]) for label in "abc"}
+    assert all(2 * WINDOW <= count <= CAP for count in before.values())
+    assert Counter(calls) == {label: count + 6 * (SETTLE + 9) for label, count in before.items()}
     # After the warm-up the calls come in bursts of one artifact, in the recorded order.
-    timed = calls[9:]
+    timed = calls[sum(before.values()) :]
     bursts = [timed[i : i + SETTLE + 9] for i in range(0, len(timed), SETTLE + 9)]
     assert all(len(set(burst)) == 1 for burst in bursts)
     assert [burst[0] for burst in bursts] == [label for labels in result.order for label in labels]
@@ -122,17 +123,39 @@ def test_the_clock_is_read_around_each_inference(onnx_run: Run) -> None:
         now += 1_000_000
         return now
 
-    result = bench({"a": Recorded(onnx_run, "a", [])}, IMAGE, rounds=5, per_round=10, warmup=0, clock=clock)
+    result = bench({"a": Recorded(onnx_run, "a", [])}, IMAGE, rounds=5, per_round=10, clock=clock)
     assert result.samples["a"].tolist() == [[1.0] * 10] * 5
-    assert now == 2 * 50 * 1_000_000
+    assert result.warmup["a"] == (1.0,) * 2 * WINDOW
+    assert result.unsteady == frozenset()
+    assert now == 2 * (50 + 2 * WINDOW) * 1_000_000
+
+
+def test_a_session_that_never_becomes_steady_is_timed_and_named(onnx_run: Run) -> None:
+    """A clock whose every reading takes a twentieth more than the one before: each inference looks slower."""
+    now, step = 0, 1_000.0
+
+    def clock() -> int:
+        nonlocal now, step
+        step *= 1.05
+        now += int(step)
+        return now
+
+    result = bench({"a": Recorded(onnx_run, "a", [])}, IMAGE, rounds=5, per_round=10, clock=clock)
+    assert len(result.warmup["a"]) == CAP
+    assert result.unsteady == {"a"}
+    assert result.samples["a"].shape == (5, 10)
 
 
 def test_a_session_that_raises_drops_out_alone(onnx_run: Run) -> None:
-    result, calls = _bench(onnx_run, "abc", fail={"b": 20})
+    last = CAP + 6 * (SETTLE + 9) // 2  # after any warm-up, before the end
+    result, calls = _bench(onnx_run, "abc", fail={"b": last})
     assert sorted(result.samples) == ["a", "c"]
-    assert result.failures == {"b": "b gave up at call 20 (in round 2 of 6)"}
-    assert Counter(calls)["b"] == 20
-    assert ["b" in labels for labels in result.order] == [True, True, False, False, False, False]
+    assert result.failures["b"].startswith(f"b gave up at call {last} (in round ")
+    assert Counter(calls)["b"] == last
+    ran = ["b" in labels for labels in result.order]
+    assert ran == sorted(ran, reverse=True)
+    assert True in ran
+    assert False in ran
     assert all(rows.shape == (6, 9) for rows in result.samples.values())
 
 
@@ -140,10 +163,10 @@ def test_failure_in_the_warm_up_and_of_a_foreign_kind(onnx_run: Run) -> None:
     calls: list[str] = []
     sessions = {"good": Recorded(onnx_run, "good", calls), "early": Recorded(onnx_run, "early", calls, 2)}
     wrong_size = np.zeros((1, 3, 9, 9), dtype=np.float32)
-    result = bench(sessions, IMAGE, rounds=5, per_round=10, warmup=2)
+    result = bench(sessions, IMAGE, rounds=5, per_round=10)
     assert result.failures == {"early": "early gave up at call 2 (in the warm-up)"}
     assert all(labels == ("good",) for labels in result.order)
-    refused = bench(sessions, wrong_size, rounds=5, per_round=10, warmup=1)
+    refused = bench(sessions, wrong_size, rounds=5, per_round=10)
     assert refused.samples == {}
     assert refused.failures["good"].startswith("InvalidArgument: ")  # ONNX Runtime's own exception, named
 
@@ -160,8 +183,8 @@ def test_interrupts_are_not_swallowed(onnx_run: Run) -> None:
 def test_gc_is_off_while_timing_and_back_after(onnx_run: Run) -> None:
     session = Recorded(onnx_run, "a", [])
     assert gc.isenabled()
-    bench({"a": session}, IMAGE, rounds=5, per_round=10, warmup=4)
-    assert session.gc_was_on == [True] * 4 + [False] * (5 * (SETTLE + 10))
+    result = bench({"a": session}, IMAGE, rounds=5, per_round=10)
+    assert session.gc_was_on == [False] * (len(result.warmup["a"]) + 5 * (SETTLE + 10))
     assert gc.isenabled()
     gc.disable()
     try:
@@ -177,12 +200,10 @@ def test_progress_counts_rounds(onnx_run: Run) -> None:
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
-@pytest.mark.parametrize(
-    ("rounds", "per_round", "warmup"), [(7, 7, 0), (1, 49, 5), (0, 100, 0), (50, 0, 0), (5, 10, -1)]
-)
-def test_too_few_inferences_are_refused(rounds: int, per_round: int, warmup: int) -> None:
-    with pytest.raises(UsageError, match=r"at least 50|at least 1, 1 and 0"):
-        bench({}, IMAGE, rounds=rounds, per_round=per_round, warmup=warmup)
+@pytest.mark.parametrize(("rounds", "per_round"), [(7, 7), (1, 49), (0, 100), (50, 0), (5, -1)])
+def test_too_few_inferences_are_refused(rounds: int, per_round: int) -> None:
+    with pytest.raises(UsageError, match=r"at least 50|at least 1 for both"):
+        bench({}, IMAGE, rounds=rounds, per_round=per_round)
 
 
 @pytest.mark.parametrize(
@@ -194,33 +215,4 @@ def test_other_images_are_refused(image: NDArray[np.float32]) -> None:
 
 
 def test_no_sessions_is_an_empty_result() -> None:
-    assert bench({}, IMAGE) == BenchResult(samples={}, failures={}, order=((),) * 10)
-
-
-def test_summary_of_known_samples() -> None:
-    samples = np.arange(1.0, 101.0).reshape(10, 10)
-    latency = summarise(
-        samples, 12.5, device="host", isa=("avx2",), threads=2, peak_rss_mb=80.0, fp32=samples * 3.0, seed=1
-    )
-    assert (latency.p50_ms, latency.mean_ms, latency.load_ms) == (50.5, 50.5, 12.5)
-    assert (latency.p90_ms, latency.p99_ms) == pytest.approx((90.1, 99.01))
-    assert latency.samples_ms == tuple(float(v) for v in range(1, 101))
-    assert latency.speedup_vs_fp32 == 3.0
-    assert latency.speedup_ci95 == pytest.approx((3.0, 3.0))
-    canonical_json(asdict(latency))
-
-
-def test_summary_of_a_real_run_without_baseline(onnx_run: Run) -> None:
-    result, _ = _bench(onnx_run, "ab")
-    latency = summarise(result.samples["a"], 1.0, device="host", isa=(), threads=1)
-    assert latency.speedup_vs_fp32 is None
-    assert latency.speedup_ci95 is None
-    assert latency.peak_rss_mb is None
-    assert len(latency.samples_ms) == 54
-    assert min(latency.samples_ms) <= latency.p50_ms <= latency.p90_ms <= latency.p99_ms <= max(latency.samples_ms)
-
-
-@pytest.mark.parametrize("samples", [np.zeros((0, 5)), np.ones(50), np.full((2, 5), np.nan), np.full((2, 5), -1.0)])
-def test_summary_refuses_impossible_samples(samples: NDArray[np.float64]) -> None:
-    with pytest.raises(InputError, match="latency samples"):
-        summarise(samples, 1.0, device="host", isa=(), threads=1)
+    assert bench({}, IMAGE) == BenchResult(samples={}, failures={}, order=((),) * 10, warmup={}, unsteady=frozenset())

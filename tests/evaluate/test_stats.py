@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from cspedge.errors import InputError
-from cspedge.evaluate.stats import Z95, bootstrap_ratio, paired_drop_interval, share_interval, tango_interval
+from cspedge.evaluate.stats import Z95, bootstrap_ratio, excess_p, paired_drop_interval, share_interval, tango_interval
 
 
 @st.composite
@@ -251,3 +252,20 @@ def test_no_resamples() -> None:
 def test_wilson_interval(hits: int, n: int, low: float, high: float) -> None:
     """Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3."""
     assert share_interval(hits, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(12, 3, 200), (40, 10, 1329), (5, 0, 50), (3, 3, 100), (0, 4, 60)])
+def test_the_excess_test_is_the_intervals_own(b: int, c: int, n: int) -> None:
+    """Its p is 2.5 % at either end of the interval, a half at the observed drop, and McNemar's with none allowed."""
+    low, high = tango_interval(b, c, n)
+    if low > 0:
+        assert excess_p(b, c, n, low) == pytest.approx(0.025, abs=1e-9)
+    if b > c:
+        assert excess_p(b, c, n, (b - c) / n) == pytest.approx(0.5)
+    assert excess_p(b, c, n, high) == pytest.approx(0.975, abs=1e-9)
+    assert excess_p(b, c, n, 0.0) == pytest.approx(norm.sf((b - c) / math.sqrt(b + c)))
+
+
+def test_where_nothing_differs_nothing_is_in_excess() -> None:
+    assert excess_p(0, 0, 100, 0.0) == 1.0
+    assert excess_p(0, 0, 100, 0.01) > 0.5

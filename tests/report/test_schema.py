@@ -142,6 +142,26 @@ def test_values(report: dict[str, Any], path: str, value: Any, message: str | No
             validate(report)
 
 
+def test_instructions_stand_on_emulated_rows_without_times(report: dict[str, Any]) -> None:
+    row = report["artifacts"][0]
+    row["instructions"] = {
+        "device": "cortex-a76, emulated by QEMU 7.2.22 (qemu-aarch64://cortex-a76)",
+        "threads": 1,
+        "instructions_per_inference": 2,
+        "samples": [2, 1, 2],
+        "ratio_to_fp32": None,
+    }
+    for evidence, latency in (("emulated", row["latency"]), ("measured", None)):
+        row.update(evidence=evidence, latency=latency)
+        with pytest.raises(UsageError, match=r"\[0\].instructions is given beside a time, or off an emulation"):
+            validate(report)
+    row.update(evidence="emulated", latency=None)
+    validate(report)
+    place(report, "artifacts.0.instructions.samples", [2, 0.5])
+    with pytest.raises(UsageError, match=r"instructions.samples\[1\] is 0.5; expected a whole number"):
+        validate(report)
+
+
 def test_not_an_object() -> None:
     with pytest.raises(UsageError, match="the document is"):
         validate([])

@@ -15,6 +15,9 @@ from cspedge.types import Verdict
 EXAMPLE = Path(__file__).with_name("example_report.json")
 SHIP, CAUTION, STOP = Verdict.SHIP, Verdict.CAUTION, Verdict.DO_NOT_SHIP
 
+QUIET = {"artifact": "openvino/int8", "ratio": 1.01, "ci95": [0.98, 1.03], "conclusive": True, "reason": None}
+NOISY = {**QUIET, "ci95": [0.8, 0.9], "conclusive": False, "reason": "openvino/int8 beside itself differs"}
+
 
 @pytest.fixture
 def report() -> dict[str, Any]:
@@ -80,6 +83,9 @@ def test_a_budget_moves_the_line(good: dict[str, Any]) -> None:
         ({"latency.speedup_ci95": [0.7, 0.9], "latency.isa": ["neon", "dotprod"]}, CAUTION, "times its speed)."),
         ({"latency.speedup_ci95": [0.9, 1.1]}, SHIP, "within noise"),
         ({"latency.speedup_ci95": [1.1, 1.3]}, SHIP, "1.10 to 1.30 times as fast"),
+        ({"latency.speedup_ci95": [0.7, 0.9], "latency.noise": NOISY}, SHIP, "too noisy to conclude"),
+        ({"latency.speedup_ci95": [0.7, 0.9], "latency.noise": QUIET}, CAUTION, "x86 is no proxy"),
+        ({"latency.speedup_ci95": [1.1, 1.3], "latency.noise": NOISY}, SHIP, "too noisy to conclude"),
         ({"latency.speedup_ci95": None}, SHIP, "multiply-accumulates"),
         ({"latency": None}, SHIP, "multiply-accumulates"),
         ({"evidence": "reference-executor"}, SHIP, "not run on a device"),
@@ -227,3 +233,15 @@ def test_never_recommends_what_must_not_ship(report: dict[str, Any]) -> None:
 def test_measured_evidence_goes_first_overall(report: dict[str, Any]) -> None:
     report["artifacts"][5]["verdict"] = "do-not-ship"  # leaves coreml/int8 as the only int8 to ship
     assert recommend(report)["artifact"] == "onnxruntime/fp32"
+
+
+def test_a_bench_that_is_too_noisy_ranks_by_size(report: dict[str, Any]) -> None:
+    """Three int8 artifacts that may ship: the fastest comes first, unless nobody can tell which one that is."""
+    able = [a for a in report["artifacts"] if a["latency"] is not None and a["precision"] == "int8"]
+    for artifact, took, size in zip(able, (3.0, 2.0, 1.0), (1_000, 2_000, 3_000), strict=True):
+        artifact.update(verdict="ship", bytes=size)
+        artifact["latency"].update(p50_ms=took, noise=QUIET)
+    assert recommend(report)["artifact"] == f"{able[2]['target']}/int8"
+    for artifact in able:
+        artifact["latency"]["noise"] = NOISY
+    assert recommend(report)["artifact"] == f"{able[0]['target']}/int8"

@@ -30,6 +30,11 @@ def test_megabytes(value: int, text: str) -> None:
     assert words.megabytes(value) == text
 
 
+@pytest.mark.parametrize(("value", "text"), [(812_345, "0.812 M"), (13_812_345, "13.8 M"), (143_400_000, "143 M")])
+def test_instructions(value: int, text: str) -> None:
+    assert words.instructions(value) == text
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.4211, "0.421"), (0.99951, "1.00"), (9.996, "10.0"), (12.34, "12.3"), (99.96, "100")]
 )

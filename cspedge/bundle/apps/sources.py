@@ -17,7 +17,11 @@ _BUILT = frozenset({".build", "build", ".gradle", ".kotlin", ".swiftpm", "Derive
 
 def app_sources(name: str) -> dict[str, bytes]:
     """The files of `apps/<name>` by POSIX path, sorted, without what builds left there."""
-    root = data_folder("apps") / name
+    return files_of(data_folder("apps") / name)
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    """The files below a folder by POSIX path, sorted, without what builds left there."""
     found = {}
     for path in sorted(root.rglob("*")):
         place = path.relative_to(root)

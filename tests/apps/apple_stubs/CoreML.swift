@@ -41,4 +41,41 @@ public class MLModel: NSObject {
 
 extension URL {
     public static var cachesDirectory: URL { fatalError() }
+    public static var documentsDirectory: URL { fatalError() }
+}
+
+public class MLCPUComputeDevice: NSObject {}
+public class MLGPUComputeDevice: NSObject {}
+public class MLNeuralEngineComputeDevice: NSObject {}
+
+public enum MLComputeDevice {
+    case cpu(MLCPUComputeDevice)
+    case gpu(MLGPUComputeDevice)
+    case neuralEngine(MLNeuralEngineComputeDevice)
+}
+
+public enum MLModelStructure {
+    public struct Program {
+        public struct Operation {}
+        public struct Block {
+            public let operations: [Operation]
+        }
+        public struct Function {
+            public let block: Block
+        }
+        public let functions: [String: Function]
+    }
+    case program(Program)
+    case unsupported
+}
+
+public final class MLComputePlan {
+    public struct DeviceUsage {
+        public var preferred: MLComputeDevice { fatalError() }
+    }
+    public static func load(
+        contentsOf url: URL, configuration: MLModelConfiguration
+    ) async throws -> MLComputePlan { fatalError() }
+    public var modelStructure: MLModelStructure { fatalError() }
+    public func deviceUsage(for operation: MLModelStructure.Program.Operation) -> DeviceUsage? { fatalError() }
 }

@@ -13,3 +13,11 @@
 public final class UIImage: NSObject, @unchecked Sendable {
     public init?(data: Data) { fatalError() }
 }
+
+@MainActor open class UIApplication: NSObject {
+    public class var shared: UIApplication { fatalError() }
+    public var isIdleTimerDisabled: Bool {
+        get { fatalError() }
+        set {}
+    }
+}

@@ -243,6 +243,12 @@ VECTORS: tuple[Vector, ...] = (
     Vector(name="good-no-key", kind=None, step=9, change=lambda folder, good: None, key=False),
     Vector(name="good-zip", kind=None, step=9, change=zipped(lambda archive, folder: None)),
     Vector(name="good-version-allowed", kind=None, step=9, change=lambda folder, good: None, min_version="1.2.3"),
+    Vector(
+        name="good-emulated",
+        kind=None,
+        step=9,
+        change=edit(lambda m: m["artifacts"][0]["evidence"].update(kind="emulated")),
+    ),
     Vector(name="no-manifest", kind=Kind.NOT_A_BUNDLE, step=1, change=on_file("manifest.json", lambda p: p.unlink())),
     Vector(name="truncated-zip", kind=Kind.ARCHIVE_DAMAGED, step=1, change=truncated_zip),
     Vector(name="traversal-zip", kind=Kind.PATH_UNSAFE, step=2, change=zipped(add("@/../../evil"))),
@@ -358,6 +364,12 @@ VECTORS: tuple[Vector, ...] = (
         kind=Kind.UNKNOWN_FIELD,
         step=4,
         change=edit(lambda m: m["artifacts"][0]["evidence"]["accuracy"].update(top3=1.0)),
+    ),
+    Vector(
+        name="unknown-evidence",
+        kind=Kind.MANIFEST_INVALID,
+        step=4,
+        change=edit(lambda m: m["artifacts"][0]["evidence"].update(kind="simulated")),
     ),
     Vector(name="missing-field", kind=Kind.MANIFEST_INVALID, step=4, change=edit(lambda m: m.pop("outputs"))),
     Vector(

@@ -41,30 +41,8 @@
         }
 
         private func session(_ compiled: URL, _ manifest: Manifest) throws -> CoreMLSession {
-            let configuration = MLModelConfiguration()
-            configuration.computeUnits = units
-            let model = try MLModel(contentsOf: compiled, configuration: configuration)
-            return CoreMLSession(model: Serialized(model), shape: manifest.inputShape, outputs: manifest.outputs)
-        }
-    }
-
-    private struct CoreMLSession: ModelSession {
-        /// Core ML asks for one thread at a time.
-        let model: Serialized<MLModel>
-        let shape: [Int]
-        let outputs: [Output]
-
-        func run(_ input: [Float]) throws -> [[Float]] {
-            try model.use { model in
-                let image = MLFeatureValue(shapedArray: MLShapedArray<Float>(scalars: input, shape: shape))
-                let answer = try model.prediction(from: MLDictionaryFeatureProvider(dictionary: ["image": image]))
-                return try outputs.map { output in
-                    guard let values = answer.featureValue(for: output.name)?.multiArrayValue else {
-                        throw KitError.runtimeDisagrees("it has no output '\(output.name)'")
-                    }
-                    return Array(MLShapedArray<Float>(converting: values).scalars)
-                }
-            }
+            try CoreMLSession(
+                compiled: compiled, units: units, shape: manifest.inputShape, outputs: manifest.outputs.map(\.name))
         }
     }
 #endif
