@@ -312,6 +312,6 @@ def _report(
         notes=notes,
         images=validation.images,
         thumbnails=not options.no_thumbnails,
-        robustness=robustness.entry(conditions, validation),
         explanations=explanations,
+        robustness=robustness.entry(conditions, validation),
     )

@@ -38,16 +38,15 @@ def build_report(
     notes: Sequence[str] = (),
     images: ImageSet | None = None,
     thumbnails: bool = True,
-    robustness: Mapping[str, Any] | None = None,
     explanations: Mapping[str, Explanation] | None = None,
+    robustness: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as plain JSON values, checked against the schema.
 
     vectors: the reference's logits or embeddings, float32 [n, d], None for feature maps; labels: int64 [n]; tuning: the
     images of the accuracy loop, None without one; budgets: by target, in the verdict's words; images: those of the
     validation, of which the ones that flip are listed; thumbnails: whether the report may show small ones of them;
-    robustness: of `cspedge.robustness.entry`;
-    explanations: by target, of every quantized tensor.
+    explanations: by target, of every quantized tensor; robustness: of `cspedge.robustness.entry`.
     """
     from cspedge.devices.host import environment
     from cspedge.models.preprocess import manifest

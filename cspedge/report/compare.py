@@ -179,8 +179,11 @@ def _other_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
         return "timed on different devices"
     if before["threads"] != after["threads"]:
         return f"timed with {before['threads']} and {after['threads']} threads"
-    if before.get("protocol") != after.get("protocol"):
-        return "timed by different protocols"
+    protocols = [x.get("protocol") or "in an unnamed way" for x in (before, after)]
+    if protocols[0] != protocols[1]:
+        return f"timed by different protocols: {protocols[0]} and {protocols[1]}"
+    if (before.get("cores") is None) != (after.get("cores") is None):
+        return f"pinned to cores in {'B' if before.get('cores') is None else 'A'} only"
     return None
 
 

@@ -119,7 +119,8 @@ def _point(axes: Axes, artifact: Mapping[str, Any], reference: float | None, bes
     (x, y), colour = _place(artifact), colour_of(artifact)
     low, high = _interval(artifact, reference)
     axes.plot([x, x], [100 * low, 100 * high], color=colour, linewidth=1.6, solid_capstyle="round")
-    across = median_interval(artifact["latency"]["samples_ms"])
+    latency = artifact["latency"]
+    across = latency.get("p50_ci95") or median_interval(latency["samples_ms"])
     if across is not None:
         axes.plot(across, [y, y], color=colour, linewidth=1.6, solid_capstyle="round")
     edge, face = (INK, colour) if best else (colour, PANEL)

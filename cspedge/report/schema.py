@@ -306,7 +306,7 @@ _REPORT = checks.closed(
     },
     {
         "flips": checks.or_null(single_images.FLIPS),  # null: the head gives no logits
-        "robustness": checks.or_null(evidence_checks.CORRUPTIONS),  # null: not asked for (--robustness)
         "layers": LAYERS,  # absent: not asked for (--explain)
+        "robustness": checks.or_null(evidence_checks.CORRUPTIONS),  # null: not asked for (--robustness)
     },
 )
