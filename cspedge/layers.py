@@ -33,6 +33,8 @@ class TracedLayer:
 
     name: as in the package; module: path in the model; kind: MIL op. sqnr_db: None where both are equal (max_abs_diff
     is 0), where PT2E's value is all zero, and where values are not finite; max_abs_diff: None where those are not.
+    Both are of what this layer does with PT2E's values before it; carried_db is where the package reads its own, None
+    as sqnr_db.
     """
 
     name: str
@@ -40,6 +42,7 @@ class TracedLayer:
     kind: str
     sqnr_db: float | None
     max_abs_diff: float | None
+    carried_db: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,7 @@ def _plain(layer: Layer) -> TracedLayer:
         kind=layer.kind,
         sqnr_db=layer.sqnr_db if math.isfinite(layer.sqnr_db) else None,
         max_abs_diff=layer.max_abs if math.isfinite(layer.max_abs) else None,
+        carried_db=layer.carried_db if math.isfinite(layer.carried_db) else None,
     )
 
 

@@ -115,7 +115,7 @@ def test_without_it_nothing_is_traced_and_where_there_is_no_package_it_is_refuse
     ],
 )
 def test_values_that_are_no_numbers_are_said_in_words(done: Done, sqnr: float, most: float, expected: str) -> None:
-    layer = _plain(Layer(name="conv__x", module="conv", kind="conv", sqnr_db=sqnr, max_abs=most))
+    layer = _plain(Layer(name="conv__x", module="conv", kind="conv", sqnr_db=sqnr, max_abs=most, carried_db=sqnr))
     artifact = copy.deepcopy(traced(done[1], "int8"))
     artifact["trace"]["layers"] = [{k: getattr(layer, k) for k in artifact["trace"]["layers"][0]}]
     assert expected in sentence(artifact)

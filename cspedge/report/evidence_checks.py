@@ -82,6 +82,7 @@ TRACE = checks.closed(
                     "kind": checks.name,
                     "sqnr_db": checks.or_null(checks.number()),
                     "max_abs_diff": checks.or_null(checks.number(0)),
+                    "carried_db": checks.or_null(checks.number()),
                 }
             )
         ),

@@ -81,6 +81,7 @@ def _row(layer: Mapping[str, Any], limit: float) -> dict[str, Any]:
         "kind": layer["kind"],
         "sqnr": _sqnr(layer),
         "most": "not finite" if most is None else words.brief(most),
+        "carried": "" if layer["carried_db"] is None else words.decibels(layer["carried_db"]),
         "differs": differs(layer, limit),
     }
 

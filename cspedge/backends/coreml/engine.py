@@ -52,10 +52,11 @@ class Engine:
                 raise TargetError(f"the program's output {name!r} is computed nowhere")
         self._steps = _with_frees(steps, program.outputs)
 
-    def run(self, inputs: Env, batch: int, kept: Env | None = None) -> Env:
+    def run(self, inputs: Env, batch: int, kept: Env | None = None, given: Env | None = None) -> Env:
         """The outputs by name. batch: images along the first axis, 1 for the shapes that the program declares.
 
-        inputs: tensors of the program's inputs (fp16 held as float32). kept: where every result is put as well.
+        inputs: tensors of the program's inputs (fp16 held as float32). kept: where every result is put as well. given:
+        values by name that later ops read in place of what was computed here.
         """
         env: Env = {**self.constants, **inputs}
         for step in self._steps:
@@ -63,6 +64,8 @@ class Engine:
             env.update(found)
             if kept is not None:
                 kept.update(found)
+            if given is not None:
+                env.update({name: given[name] for name in found if name in given})
             for name in step.frees:
                 env.pop(name, None)
         return {name: env[name] for name in self.program.outputs}

@@ -153,18 +153,22 @@ class Executor:
             rows = [[o[:count] for o in self._run(batch, None)] for batch, count in self._batches(images)]
             return tuple(torch.cat(column) for column in zip(*rows, strict=True))
 
-    def trace(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def trace(self, images: torch.Tensor, given: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """Every intermediate value of a run on `images`, by name, in its own type (fp16 as torch.float16).
 
-        Values of several images are joined along their first axis.
+        Values of several images are joined along their first axis. given: values of all images by name, which later
+        ops read in place of those computed here; a value of type fp16 is rounded to it.
         """
         import torch
 
         parts: dict[str, list[torch.Tensor]] = {}
+        done = 0
         with torch.inference_mode():
             for batch, count in self._batches(images):
                 kept: Env = {}
-                self._run(batch, kept)
+                others = {k: self._held(k, v[done : done + count], len(batch)) for k, v in (given or {}).items()}
+                self._run(batch, kept, others)
+                done += count
                 for name, value in kept.items():
                     parts.setdefault(name, []).append(value[:count] if not self.one_by_one else value)
         joined = {name: torch.cat(values) for name, values in parts.items()}
@@ -188,12 +192,21 @@ class Executor:
                 f"[n, {', '.join(map(str, wanted))}], n at least 1"
             )
 
-    def _run(self, images: torch.Tensor, kept: Env | None) -> tuple[torch.Tensor, ...]:
+    def _held(self, name: str, value: torch.Tensor, size: int) -> torch.Tensor:
+        """A value as the engine holds it, filled up to a batch of `size` with its last image."""
+        import torch
+
+        if self._engine.types[name].dtype == "fp16" and self._engine.numerics.rounding is not Rounding.NONE:
+            value = value.half().float()
+        missing = size - len(value)
+        return torch.cat([value, value[-1:].expand(missing, *value.shape[1:])]) if missing else value
+
+    def _run(self, images: torch.Tensor, kept: Env | None, given: Env | None = None) -> tuple[torch.Tensor, ...]:
         import torch
 
         # channels last halves the time of depthwise convolutions on x86
         inputs = {self.program.input.name: images.float().contiguous(memory_format=torch.channels_last)}
-        found = self._engine.run(inputs, len(images), kept)
+        found = self._engine.run(inputs, len(images), kept, given)
         for name, value in found.items():
             if not bool(torch.isfinite(value).all()):
                 raise TargetError(

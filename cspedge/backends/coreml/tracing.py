@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One value that both sides have. Differences carry on from layer to layer: each side reads its own inputs.
+    """One value that both sides have.
 
     name: as in the package; module: the model's module path; kind: the MIL op. sqnr_db: against PT2E over all images
-    and values, infinite where both are equal. max_abs: the largest absolute difference.
+    and values, infinite where both are equal; max_abs: the largest absolute difference; both where the package reads
+    PT2E's values before it, so that the difference is this layer's own. carried_db: SQNR where each side reads its own.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Layer:
     kind: str
     sqnr_db: float
     max_abs: float
+    carried_db: float
 
 
 def compare(
@@ -58,24 +60,25 @@ def compare(
     expected = _eager(program, batch)
     executor = Executor(read_program(package), numerics)
     kinds = {o.name: op.type for op in executor.program.operations for o in op.outputs}
-    layers = []
-    for value_name, value in executor.trace(batch).items():
-        name = re.sub(r"_cast_fp(16|32)$", "", value_name).removeprefix("_inversed_")
-        other = expected.get(name)
-        if other is None or not value.is_floating_point() or value.shape != other.shape:
-            continue
-        noise = float((value.double() - other.double()).square().sum())
-        signal = float(other.double().square().sum())
-        layers.append(
-            Layer(
-                name=name,
-                module=modules.get(name, ""),
-                kind=kinds[value_name],
-                sqnr_db=_decibels(signal, noise),
-                max_abs=float((value.double() - other.double()).abs().max()),
-            )
+    carried = executor.trace(batch)
+    names = {value: re.sub(r"_cast_fp(16|32)$", "", value).removeprefix("_inversed_") for value in carried}
+    given = {
+        value: expected[name]
+        for value, name in names.items()
+        if name in expected and carried[value].is_floating_point() and carried[value].shape == expected[name].shape
+    }
+    own = executor.trace(batch, given)
+    return tuple(
+        Layer(
+            name=names[value],
+            module=modules.get(names[value], ""),
+            kind=kinds[value],
+            sqnr_db=_sqnr_db(other, own[value]),
+            max_abs=float((own[value].double() - other.double()).abs().max()),
+            carried_db=_sqnr_db(other, carried[value]),
         )
-    return tuple(layers)
+        for value, other in given.items()
+    )
 
 
 def first_below(layers: Sequence[Layer], limit_db: float) -> Layer | None:
@@ -83,7 +86,9 @@ def first_below(layers: Sequence[Layer], limit_db: float) -> Layer | None:
     return next((layer for layer in layers if not layer.sqnr_db >= limit_db), None)
 
 
-def _decibels(signal: float, noise: float) -> float:
+def _sqnr_db(expected: torch.Tensor, found: torch.Tensor) -> float:
+    noise = float((found.double() - expected.double()).square().sum())
+    signal = float(expected.double().square().sum())
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal and math.isfinite(noise) else -math.inf

@@ -29,9 +29,12 @@ def test_a_changed_weight_is_found(small: QuantizedModel, small_packages: dict[s
     state = dict(broken.graph.named_parameters()) | dict(broken.graph.named_buffers())
     with torch.no_grad():
         next(v for v in state.values() if tuple(v.shape) == (8, 8, 3, 3)).mul_(1.5)  # `left`
-    found = first_below(compare(small_packages[precision], broken, IMAGES), limit)
-    assert found is not None
-    assert (found.module, found.kind) == ("left", "conv")
+    rows = compare(small_packages[precision], broken, IMAGES)
+    assert [(row.module, row.kind) for row in rows if row.sqnr_db < limit] == [("left", "conv")]
+    assert first_below(rows, limit) == next(row for row in rows if row.module == "left")
+    mixed = next(row for row in rows if row.name == "mix_0__conv2d")
+    assert mixed.sqnr_db >= limit
+    assert mixed.carried_db < limit, "what reads it carries it on"
 
 
 def test_float16_is_named_as_the_cause(small: QuantizedModel, small_packages: dict[str, Path]) -> None:
