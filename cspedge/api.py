@@ -7,19 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import InputError, TargetError, UsageError
+from cspedge.measured import Latency
 from cspedge.models.reference import Reference
 from cspedge.models.reference import load_reference as load_reference  # one of the stages
-from cspedge.types import (
-    Artifact,
-    ArtifactResult,
-    Audit,
-    Evaluation,
-    Head,
-    ImageSet,
-    Latency,
-    Precision,
-    Status,
-)
+from cspedge.types import Artifact, ArtifactResult, Audit, Evaluation, Head, ImageSet, Precision, Status
 
 if TYPE_CHECKING:
     import numpy as np

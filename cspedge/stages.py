@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspedge.digest import pretty_json, sha256_json
+from cspedge.measured import Latency, RanOn
 from cspedge.models.heads import outputs_from
 from cspedge.models.reference import ReferenceInfo
-from cspedge.types import Artifact, Audit, Closeness, Evidence, Head, ImageSet, Precision, Preprocess, RanOn, Skipped
+from cspedge.types import Artifact, Audit, Closeness, Evidence, Head, ImageSet, Precision, Preprocess, Skipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from cspedge.quantize.placement import Placement, QuantizedModel
     from cspedge.quantize.quantizer import QuantizerOptions
     from cspedge.store import StoredObject
-    from cspedge.types import Latency
 
 CODE: Mapping[str, int] = {
     "reference": 3,

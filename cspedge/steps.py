@@ -12,8 +12,9 @@ from cspedge import api, atomic, stages
 from cspedge.config import Target, load_target
 from cspedge.errors import RuntimeMissingError, TargetError
 from cspedge.inputs import Calibration, Ledger, Loaded, Quantized, Validation, device_kind
+from cspedge.measured import Latency, RanOn
 from cspedge.options import RunOptions
-from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, Head, Kept, Latency, Precision, RanOn, Status
+from cspedge.types import Artifact, ArtifactResult, Evaluation, Evidence, Head, Kept, Precision, Status
 
 if TYPE_CHECKING:
     from cspedge.backends.base import Session

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
-from cspedge.types import Clock, Conditions
+from cspedge.measured import Clock, Conditions
 
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)

@@ -18,7 +18,8 @@ from cspedge.devices.line import Asked, Line, parse
 from cspedge.digest import sha256_bytes
 from cspedge.errors import TargetError
 from cspedge.lowering import require
-from cspedge.types import Artifact, Latency
+from cspedge.measured import Latency
+from cspedge.types import Artifact
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from cspedge.devices.rounds import Plan
 from cspedge.errors import UsageError
-from cspedge.types import Artifact, Evidence, Latency, Precision
+from cspedge.measured import Latency
+from cspedge.types import Artifact, Evidence, Precision
 
 if TYPE_CHECKING:
     import numpy as np

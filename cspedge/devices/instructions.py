@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from cspedge.devices.qemu import PLUGIN
 from cspedge.digest import sha256_file
-from cspedge.types import ArtifactResult, Instructions, Precision
+from cspedge.measured import Instructions
+from cspedge.types import ArtifactResult, Precision
 
 if TYPE_CHECKING:
     import numpy as np

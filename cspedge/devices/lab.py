@@ -17,7 +17,8 @@ from cspedge.devices.local import LocalProcess
 from cspedge.devices.session import DeviceSession, Runner
 from cspedge.digest import sha256_file, sha256_json
 from cspedge.errors import TargetError
-from cspedge.types import Artifact, Latency, Output, RanOn
+from cspedge.measured import Latency, RanOn
+from cspedge.types import Artifact, Output
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from cspedge.devices.pinning import pinned
 from cspedge.errors import CspedgeError
-from cspedge.types import Artifact, Latency, Precision
+from cspedge.measured import Latency
+from cspedge.types import Artifact, Precision
 
 if TYPE_CHECKING:
     from cspedge.devices.line import Line

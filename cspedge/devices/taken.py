@@ -12,7 +12,8 @@ from cspedge.devices.emit import chosen, file_name
 from cspedge.devices.line import Asked, Line, parse
 from cspedge.digest import sha256_bytes, sha256_file
 from cspedge.errors import InputError, TargetError
-from cspedge.types import AppleState, ArtifactResult, Evidence, Head, Latency, Precision, RanOn, Status
+from cspedge.measured import AppleState, Latency, RanOn
+from cspedge.types import ArtifactResult, Evidence, Head, Precision, Status
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from cspedge.errors import InputError
-from cspedge.types import Clock, Conditions, Latency
+from cspedge.measured import Clock, Conditions, Latency
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,9 +19,10 @@ from cspedge.devices.rounds import Plan
 from cspedge.digest import sha256_bytes
 from cspedge.errors import TargetError, UsageError
 from cspedge.evaluate.timing import BenchProtocol
+from cspedge.measured import Latency
 from cspedge.options import Silent
 from cspedge.pipeline import Outcome, RunOptions, execute
-from cspedge.types import Latency, Precision
+from cspedge.types import Precision
 
 PIXELS = np.zeros((1, 3, 64, 64), dtype=np.uint8)
 

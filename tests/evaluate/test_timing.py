@@ -15,7 +15,7 @@ from cspedge.errors import InputError
 from cspedge.evaluate.noise import WIDEST, check
 from cspedge.evaluate.stats import bootstrap_median
 from cspedge.evaluate.timing import BenchProtocol, Timed, latency_from, summarise, with_sweep
-from cspedge.types import Latency
+from cspedge.measured import Latency
 
 FRESH = BenchProtocol.FRESH_PROCESS
 COUNTED = np.arange(1.0, 101.0).reshape(10, 10)
