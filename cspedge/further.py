@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspedge import stages
+from cspedge import objects
 from cspedge.config import Target
 from cspedge.errors import TargetError
 from cspedge.inputs import Ledger, Loaded, Quantized, Validation
@@ -51,13 +51,13 @@ def robustness(
                 whose = f"the artifact {artifact.label} under {condition.corruption.name}"
                 pixels = condition.images.images
                 found = vectors(answer, output, pixels, whose=whose, error=TargetError, batch=batch, progress=bar)
-                stages.write_array(condition.corruption.name, found, folder)
+                objects.write_array(condition.corruption.name, found, folder)
             return {}
 
         images = sha256_json([[condition.corruption.name, condition.digest] for condition in conditions])
         inputs = evaluate_inputs(artifact, images, options, ledger, lab)
         stored = ledger.stage(task, "robustness", inputs, build)
-        found = [judged(c, stages.read_array(c.corruption.name, stored)) for c in conditions]
+        found = [judged(c, objects.read_array(c.corruption.name, stored)) for c in conditions]
         return replace(row, robustness=tuple(found))
 
     return guarded(row, step, options, ledger)

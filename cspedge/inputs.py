@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspedge import api, stages
+from cspedge import api, objects, stages
 from cspedge.config import Recipe, known_placements
 from cspedge.errors import InputError
 from cspedge.models import source as sources
@@ -91,9 +91,9 @@ def load_model(source: sources.ModelSource, options: RunOptions, ledger: Ledger)
         "reference",
         "reference",
         stages.reference_inputs(source, options.head, options.img_size),
-        lambda folder: stages.write_reference(reference().info, folder),
+        lambda folder: objects.write_reference(reference().info, folder),
     )
-    return Loaded(stored=stored, info=stages.read_reference(stored), reference=reference, graph=graph)
+    return Loaded(stored=stored, info=objects.read_reference(stored), reference=reference, graph=graph)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ def load_images(
             on_note=lambda name, note: remarks.append((name, note)),
             change=change,
         )
-        return stages.write_images(found, remarks, folder)
+        return objects.write_images(found, remarks, folder)
 
     chosen_labels = None if labels is None else [int(labels[i]) for i in indices]
     stored = ledger.stage(
@@ -167,7 +167,7 @@ def load_images(
         ),
         build,
     )
-    found, remarks = stages.read_images(stored)
+    found, remarks = objects.read_images(stored)
     if corruption is not None:
         return stored, found, ()
     notes = []
@@ -260,7 +260,7 @@ def quantize(
                 more_images=None if more is None else more.images.images,
                 progress=ledger.ui.progress("quantize"),
             )
-        return stages.write_quantized(model, folder)
+        return objects.write_quantized(model, folder)
 
     inputs = stages.quantize_inputs(
         loaded.stored.digest,
@@ -274,7 +274,7 @@ def quantize(
 
     @cache
     def model() -> QuantizedModel:
-        return stages.read_quantized(stored, loaded.graph(), loaded.info.preprocess.input_size)
+        return objects.read_quantized(stored, loaded.graph(), loaded.info.preprocess.input_size)
 
     return Quantized(stored=stored, model=model)
 
@@ -293,13 +293,13 @@ def reference_vectors(
             found = api.reference_logits(loaded.reference(), images, threads=threads, progress=bar)
         except InputError as error:
             raise InputError(f"{error}; check the weights and that the images suit the model") from error
-        stages.write_array("vectors", found, folder)
+        objects.write_array("vectors", found, folder)
         return {"device": _device_name(api.reference_device_kind())}
 
     task = f"reference {loaded.info.outputs[0].name}{under and f', {under}'}"
     inputs = stages.logits_inputs(loaded.stored.digest, stored_images.digest, device_kind(), threads)
     stored = ledger.stage(task, "logits", inputs, build)
-    return stages.read_array("vectors", stored), str(stored.meta["device"])
+    return objects.read_array("vectors", stored), str(stored.meta["device"])
 
 
 def device_kind() -> str:

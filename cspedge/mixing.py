@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspedge import api, stages
+from cspedge import api, objects, stages
 from cspedge.backends import get_backend
 from cspedge.config import Recipe, Target
 from cspedge.digest import sha256_json
@@ -136,9 +136,9 @@ def keep(
             journal = Journal(options.workspace / "journals" / f"{sha256_json(basis)}.json")
             spent = time.perf_counter() - start
             mixed = search(found, wanted, journal, spent=spent, progress=ledger.ui.progress(task))
-        return stages.write_mixed(mixed, folder)
+        return objects.write_mixed(mixed, folder)
 
-    mixed = stages.read_mixed(ledger.stage(task, "mixed", stages.mixed_inputs(basis, target.cost, wanted), build))
+    mixed = objects.read_mixed(ledger.stage(task, "mixed", stages.mixed_inputs(basis, target.cost, wanted), build))
     ledger.ui.note(f"{target.name}/int8 {mixed.reason}")
     return Kept(
         tensors=mixed.tensors, layers=mixed.layers, mac_share=mixed.float_macs, met=mixed.met, reason=mixed.reason

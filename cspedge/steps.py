@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspedge import api, atomic, stages
+from cspedge import api, atomic, objects, stages
 from cspedge.config import Target, load_target
 from cspedge.errors import RuntimeMissingError, TargetError
 from cspedge.inputs import Calibration, Ledger, Loaded, Quantized, Validation, device_kind
@@ -69,7 +69,7 @@ def lower(
             check_images=None if images is None else images.images.images[: lowering.CHECK_IMAGES],
             keep=keep,
         )
-        return stages.write_artifact(artifact, folder)
+        return objects.write_artifact(artifact, folder)
 
     def make() -> Artifact:
         backend = lowering.require(target)
@@ -84,7 +84,7 @@ def lower(
             loaded.info.file_stem,
             keep,
         )
-        return stages.read_artifact(ledger.stage(task, "lower", inputs, build))
+        return objects.read_artifact(ledger.stage(task, "lower", inputs, build))
 
     return guarded(replace(row, kept=kept), lambda r: replace(r, artifact=make()), options, ledger)
 
@@ -135,21 +135,21 @@ def evaluate(
             if validation.vectors is None:
                 with reference_answers(loaded.reference(), options.threads) as expected:
                     rows = streamed(expected, answer, outputs, pixels, whose=whose, progress=bar)
-                return stages.write_closeness(rows, session.evidence, folder, ran_on())
+                return objects.write_closeness(rows, session.evidence, folder, ran_on())
             found = vectors(answer, outputs[0], pixels, whose=whose, error=TargetError, batch=batch, progress=bar)
-            return stages.write_evaluation(found, session.evidence, folder, ran_on())
+            return objects.write_evaluation(found, session.evidence, folder, ran_on())
 
         beside = f"{loaded.stored.digest} on {device_kind()}" if validation.vectors is None else None
         inputs = evaluate_inputs(artifact, validation.stored.digest, options, ledger, lab, beside)
         stored = ledger.stage(task, "evaluate", inputs, build)
-        evidence, where = stages.read_evidence(stored)
+        evidence, where = objects.read_evidence(stored)
         if validation.vectors is None:
-            closeness = stages.read_closeness(stored)
+            closeness = objects.read_closeness(stored)
             return replace(
                 row,
                 evaluation=Evaluation(vectors=None, accuracy=None, outputs=closeness, evidence=evidence, ran_on=where),
             )
-        found = stages.read_array("vectors", stored)
+        found = objects.read_array("vectors", stored)
         output, head = loaded.info.outputs[0], Head(loaded.info.head)
         evaluation = judged(output, head, validation.vectors, found, validation.images.labels, evidence)
         return replace(row, evaluation=replace(evaluation, ran_on=where))
@@ -225,7 +225,7 @@ def bench(
             found = fresh.bench(runnable, image, Plan.of(options), bar)
         else:
             found = here.bench(runnable, image, Plan.of(options), bar)
-        return stages.write_latencies(found, folder)
+        return objects.write_latencies(found, folder)
 
     versions: dict[str, str] = {}
     for name in sorted({a.target for a in runnable}):
@@ -243,7 +243,7 @@ def bench(
         protocol=protocol,
         sweep=options.sweep,
     )
-    found = stages.read_latencies(ledger.stage("bench", "bench", inputs, build))
+    found = objects.read_latencies(ledger.stage("bench", "bench", inputs, build))
     _say_noise(found, ledger)
     rows = []
     for row in results:
@@ -287,7 +287,7 @@ def count(
 
         def build(folder: Path) -> Mapping[str, object]:
             session = lab.session(artifact, image.shape[1:], loaded.info.outputs, options.threads, ledger)
-            return stages.write_counts(instructions.sample(session, device, image, ledger.ui.progress(task)), folder)
+            return objects.write_counts(instructions.sample(session, device, image, ledger.ui.progress(task)), folder)
 
         inputs = {
             "artifact": artifact.sha256,
@@ -298,7 +298,7 @@ def count(
             "repeats": instructions.REPEATS,
             "device": lab.key(artifact, ledger),
         }
-        samples = stages.read_counts(ledger.stage(task, "instructions", inputs, build))
+        samples = objects.read_counts(ledger.stage(task, "instructions", inputs, build))
         where = f"{device.facts.cpu} ({device.uri})"
         return replace(row, instructions=instructions.summarise(samples, where, options.threads))
 

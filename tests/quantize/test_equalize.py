@@ -197,12 +197,12 @@ def test_a_net_of_h_swish_has_little_to_equalize(network: Callable[[str], nn.Mod
 
 
 def test_a_stored_model_is_the_same_model(uneven: fx.GraphModule, tmp_path: Path) -> None:
-    from cspedge import stages
+    from cspedge import objects
     from cspedge.store import Store
 
     model = calibrate(uneven, SHAPE, noise(8), QuantizeOptions())
-    stored = Store(tmp_path).stage("quantize", 1, {}, lambda folder: stages.write_quantized(model, folder)).object
-    again = stages.read_quantized(stored, uneven, SHAPE)
+    stored = Store(tmp_path).stage("quantize", 1, {}, lambda folder: objects.write_quantized(model, folder)).object
+    again = objects.read_quantized(stored, uneven, SHAPE)
     x = torch.from_numpy(noise(4)).float() / 255
     assert torch.equal(place(again, AFTER)(x)[0], place(model, AFTER)(x)[0])
     assert again.encodings == model.encodings

@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from cspedge import api, stages
+from cspedge import api, objects
 from cspedge.config import known_placements
 from cspedge.errors import InputError, UsageError
 from cspedge.quantize import learn as learning
@@ -201,8 +201,8 @@ def test_corrected_biases_are_stored(lcnet: QuantizedModel, tmp_path: Path) -> N
     learned = Learned(lcnet)
     correct_biases(learned, PLACEMENTS, images(8))
     result = learned.result()
-    stages.write_quantized(result, tmp_path)
-    again = stages.read_quantized(Stored(), lcnet.graph, SHAPE)  # type: ignore[arg-type]
+    objects.write_quantized(result, tmp_path)
+    again = objects.read_quantized(Stored(), lcnet.graph, SHAPE)  # type: ignore[arg-type]
     assert again.biases.keys() == result.biases.keys()
     assert all(torch.equal(v, again.biases[k]) for k, v in result.biases.items())
 
