@@ -53,10 +53,6 @@ def check(options: RunOptions) -> None:
     """UsageError where images under corruptions are asked for and cannot be compared."""
     if options.robustness < 0:
         raise UsageError(f"robustness is {options.robustness}; it is a number of images, 1 or more (0: none)")
-    if options.robustness and options.emit is not None:
-        raise UsageError(
-            "--robustness compares here, and --emit writes what runs elsewhere and no report; give one of them"
-        )
     if options.robustness and options.head is not Head.LOGITS:
         raise UsageError(
             f"--robustness compares answers, which --head {options.head} does not give; "

@@ -104,7 +104,7 @@ def test_the_command_line_says_it(
     [
         (RunOptions(robustness=-1), "robustness is -1; it is a number of images, 1 or more"),
         (RunOptions(robustness=5, head=Head.FEATURES), "which --head features does not give"),
-        (RunOptions(robustness=5, emit=Path("elsewhere"), **MAC), "--emit writes what runs elsewhere"),
+        (RunOptions(robustness=5, emit=Path("elsewhere"), **MAC), "--robustness compares here alone"),
         (RunOptions(trace=True, emit=Path("elsewhere"), **MAC), "--emit writes what runs elsewhere"),
     ],
 )

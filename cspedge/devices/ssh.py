@@ -29,6 +29,7 @@ Attempt = Callable[[], Finished]
 
 LOST = 255  # OpenSSH's exit code where the connection fails
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt, once a connection has been there
+_LONGEST = 80  # a socket's path has at most 104 characters on macOS, and OpenSSH adds 19 while it makes one
 _DAMAGED = 76  # all bytes are there and their digest is another's
 # What no further attempt changes, as OpenSSH says it, and what to do.
 _FINAL = {
@@ -55,9 +56,10 @@ class Ssh:
         self.uri = uri.text
         self._root = folder
         kept = ["ServerAliveInterval=5", "ServerAliveCountMax=3", "ConnectTimeout=10", "BatchMode=yes"]
-        # one connection carries all commands: making one costs more than most of them
         self._control = tempfile.mkdtemp(prefix="cspedge-")
-        kept += ["ControlMaster=auto", f"ControlPath={self._control}/c", "ControlPersist=30"]
+        if len(self._control) <= _LONGEST:
+            # one connection carries all commands: making one costs more than most of them
+            kept += ["ControlMaster=auto", f"ControlPath={self._control}/c", "ControlPersist=30"]
         self._client = [client, "-T", *(part for option in kept for part in ("-o", option))]
         if config := os.environ.get("CSPEDGE_SSH_CONFIG"):
             self._client += ["-F", config]

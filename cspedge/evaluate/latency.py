@@ -84,17 +84,18 @@ def bench(
     taken: dict[str, list[list[float]]] = {label: [] for label in sessions}
     order = round_order(tuple(sessions), rounds=rounds, seed=seed)
     ran: list[tuple[str, ...]] = []
-    for index, labels in enumerate(order):
-        gc.collect()
-        here = tuple(label for label in labels if label not in failures)
-        for label in here:
-            try:
-                taken[label].append(_burst(sessions[label], image, per_round, clock))
-            except Exception as error:
-                failures[label] = _reason(error, f"in round {index + 1} of {rounds}")
-        ran.append(here)
-        if progress is not None:
-            progress(index + 1, rounds)
+    with _frozen():
+        for index, labels in enumerate(order):
+            gc.collect()
+            here = tuple(label for label in labels if label not in failures)
+            for label in here:
+                try:
+                    taken[label].append(_burst(sessions[label], image, per_round, clock))
+                except Exception as error:
+                    failures[label] = _reason(error, f"in round {index + 1} of {rounds}")
+            ran.append(here)
+            if progress is not None:
+                progress(index + 1, rounds)
     samples = {label: np.array(rows, dtype=np.float64) for label, rows in taken.items() if label not in failures}
     return BenchResult(
         samples=samples, failures=failures, order=tuple(ran), warmup=warmup, unsteady=frozenset(unsteady)
@@ -131,6 +132,16 @@ def round_order(labels: tuple[str, ...], *, rounds: int, seed: int) -> tuple[tup
             block = [labels[int(i)] for i in rng.permutation(len(labels))]
         order.append(tuple(block[shift:] + block[:shift]))
     return tuple(order)
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """Leaves what was there before to itself: collections between rounds look at what the bench itself made."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

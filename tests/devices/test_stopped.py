@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def untimed(command: Command, lowered: Path) -> Path:
     """A workspace where everything is made but times."""
     command("validate", "--device", "local-process://")
-    for found in (lowered / "store").rglob("latency.json"):
+    for found in list((lowered / "store").rglob("latency.json")):
         shutil.rmtree(found.parents[1])  # an object that is gone is made again
     return lowered / "store"
 
@@ -59,7 +59,9 @@ def bench(untimed: Path, tmp_path: Path) -> Iterator[Callable[[str], subprocess.
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
 
 
 def _reached(process: subprocess.Popen[str], folder: Path, pattern: str) -> None:
