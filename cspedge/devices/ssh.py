@@ -56,10 +56,10 @@ class Ssh:
         self.uri = uri.text
         self._root = folder
         kept = ["ServerAliveInterval=5", "ServerAliveCountMax=3", "ConnectTimeout=10", "BatchMode=yes"]
-        self._control = tempfile.mkdtemp(prefix="cspedge-")
-        if len(self._control) <= _LONGEST:
+        self._control = tempfile.TemporaryDirectory(prefix="cspedge-", ignore_cleanup_errors=True)
+        if len(self._control.name) <= _LONGEST:
             # one connection carries all commands: making one costs more than most of them
-            kept += ["ControlMaster=auto", f"ControlPath={self._control}/c", "ControlPersist=30"]
+            kept += ["ControlMaster=auto", f"ControlPath={self._control.name}/c", "ControlPersist=30"]
         self._client = [client, "-T", *(part for option in kept for part in ("-o", option))]
         if config := os.environ.get("CSPEDGE_SSH_CONFIG"):
             self._client += ["-F", config]
@@ -103,7 +103,7 @@ class Ssh:
 
     def _disconnect(self) -> None:
         subprocess.run([*self._client[:-2], "-O", "exit", *self._client[-2:]], capture_output=True, check=False)
-        shutil.rmtree(self._control, ignore_errors=True)
+        self._control.cleanup()
 
     def _describe(self) -> Facts:
         done = self._shell(

@@ -16,9 +16,11 @@ _LONG = frozenset({"model.labels", "calibration.skipped", "tuning.skipped", "val
 def settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows {what, a, b} of every setting that differs, in the report's order; what one report lacks is null there.
 
-    `what` is the JSON path in report.json, for artifacts with their label in place of the index.
+    `what` is the JSON path in report.json, for artifacts with their label in place of the index. Artifacts that only
+    one report has are named elsewhere.
     """
-    left, right = _leaves(a), _leaves(b)
+    both = {artifact_label(artifact) for artifact in a["artifacts"]} & {artifact_label(x) for x in b["artifacts"]}
+    left, right = _leaves(a, both), _leaves(b, both)
     rows = []
     for what in dict.fromkeys([*left, *right]):
         before, after = left.get(what), right.get(what)
@@ -27,7 +29,7 @@ def settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]
     return rows
 
 
-def _leaves(report: Mapping[str, Any]) -> dict[str, Any]:
+def _leaves(report: Mapping[str, Any], labels: set[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in _GIVEN:
         if report.get(part) is not None:
@@ -36,7 +38,8 @@ def _leaves(report: Mapping[str, Any]) -> dict[str, Any]:
     found["reference.device"] = reference["device"]
     found |= {key: f"{len(found[key])} entries" for key in _LONG if found.get(key)}
     for artifact in report["artifacts"]:
-        found |= _of_artifact(artifact)
+        if artifact_label(artifact) in labels:
+            found |= _of_artifact(artifact)
     return found
 
 

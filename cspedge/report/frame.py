@@ -143,6 +143,11 @@ def dot(axes: Axes, row: Row, x: float) -> None:
     axes.plot([x], [row.y], "o", markersize=7.5, markerfacecolor=row.face, markeredgecolor=row.colour, mew=1.6)
 
 
+def beyond(axes: Axes, row: Row, limit: float) -> None:
+    """An arrow at the axis's end: the row goes on past it."""
+    axes.plot([limit], [row.y], marker=">", markersize=5, color=row.colour, markeredgewidth=0)
+
+
 def span(axes: Axes, row: Row, ends: tuple[float, float]) -> None:
     """A line along the row, between two x."""
     axes.plot(ends, [row.y, row.y], color=row.colour, linewidth=2, solid_capstyle="round")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cspedge.report.frame import INK, PANEL, Row, dot, rows_plot, span, tick, write_value
+from cspedge.report.frame import INK, PANEL, Row, beyond, dot, rows_plot, span, tick, write_value
 from cspedge.report.words import cosine, megabytes, milliseconds, points
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def latency_plot(artifacts: list[Mapping[str, Any]]) -> str:
             axes.plot([p50, min(p99, limit)], [row.y, row.y], color=row.colour, linewidth=1.2)
             axes.plot([p50, min(p90, limit)], [row.y, row.y], color=row.colour, linewidth=5, solid_capstyle="butt")
             if p99 > limit:  # a long tail would squeeze every other row
-                axes.plot([limit], [row.y], marker=">", markersize=5, color=row.colour, markeredgewidth=0)
+                beyond(axes, row, limit)
             axes.plot([p50], [row.y], "o", markersize=7.5, color=row.colour, markeredgecolor=PANEL, clip_on=False)
             write_value(axes, row, f"{milliseconds(p50)} ms")
 

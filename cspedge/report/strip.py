@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cspedge.report.frame import INK, LEFT, RIGHT, WIDTH, Row, rows_plot, write_value
+from cspedge.report.frame import INK, LEFT, RIGHT, WIDTH, Row, beyond, rows_plot, write_value
 from cspedge.report.plots import latency_axis
 from cspedge.report.words import milliseconds
 
@@ -31,7 +31,7 @@ def samples_plot(artifacts: list[Mapping[str, Any]]) -> str:
             inside = [sample for sample in latency["samples_ms"] if sample <= limit]
             _ticks(axes, row, inside)
             if len(inside) < len(latency["samples_ms"]):
-                axes.plot([limit], [row.y], marker=">", markersize=5, color=row.colour, markeredgewidth=0)
+                beyond(axes, row, limit)
             p50 = latency["p50_ms"]
             axes.plot([p50, p50], [row.y - _HIGH / 2, row.y + _HIGH / 2], color=INK, linewidth=1.6)
             write_value(axes, row, f"{milliseconds(max(latency['samples_ms']))} ms")

@@ -68,8 +68,11 @@ def test_emulation_gives_instructions_and_no_times(arm: Command, lowered: Path) 
         assert found["device"].endswith(f"({DEVICE})")
         assert found["threads"] == 1
         assert found["instructions_per_inference"] in found["samples"]
-        # what differs is how the runner prints its own clock's readings; one process in twenty runs 12,000 fewer
-        assert max(found["samples"]) - min(found["samples"]) < found["instructions_per_inference"] / 50
+        # what differs is how the runner prints its own clock's readings; now and then one count is thousands off, which
+        # the median of three leaves out
+        low, middle, high = sorted(found["samples"])
+        assert min(middle - low, high - middle) < found["instructions_per_inference"] / 1000
+        assert high - low < found["instructions_per_inference"] / 50
     int8, fp32 = (rows[p]["instructions"] for p in ("int8", "fp32"))
     ratio = int8["instructions_per_inference"] / fp32["instructions_per_inference"]
     assert int8["ratio_to_fp32"] == ratio

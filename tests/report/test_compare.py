@@ -166,6 +166,8 @@ def test_artifacts_of_one_side_and_failures(worse: tuple[Given, Given]) -> None:
     found = compare(a, b)
     assert [r["artifact"] for r in found["only_a"]] == [f"{lost['target']}/{lost['precision']}"]
     assert found["only_b"] == []
+    assert not any("executorch/int8" in item["what"] for item in found["differs"]), "it is named once"
+    assert any("executorch/fp32" in item["what"] for item in found["differs"])
     assert "executorch/int8 is not in B." in found["worse"]
     assert any(s.startswith("executorch/fp32 is failed in B: ") for s in found["worse"])
     assert found["artifacts"][0]["top1"] is None
